@@ -1,0 +1,44 @@
+"""`import tokred` costs torch and nothing else: what only some commands use is loaded by those commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "pandas",
+    "seaborn",
+    "matplotlib",
+    "av",
+    "timm",
+    "torchvision",
+    "transformers",
+    "scipy",
+    "fvcore",
+    "pydantic",
+    "typer",
+    "rich",
+)
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Names of the top-level packages in memory after `statement` in a fresh interpreter."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    # -P (not on 3.10) is replaced by -I: neither the current folder nor the user's environment adds modules.
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def with_torch() -> set[str]:
+    return loaded_after("import torch")
+
+
+@pytest.mark.parametrize("statement", ["import tokred", "import tokred.methods"])
+def test_import_loads_no_heavy_package(statement: str, with_torch: set[str]) -> None:
+    extra = loaded_after(statement) - with_torch
+    assert "tokred" in extra
+    assert not extra & set(HEAVY), f"`{statement}` loads {sorted(extra & set(HEAVY))}"
