@@ -1,0 +1,22 @@
+"""The methods, one file each. A new one needs its file and one line here."""
+
+if __name__ == "methods":
+    raise ImportError("import tokred.methods, not methods: under two names every method would register twice")
+
+from tokred.methods.baselines import FewerFrames, GridKeep, LowerResolution, RandomDrop, RandomMerge, TopK, Unreduced
+from tokred.methods.evit import EViT
+from tokred.methods.sta import STA
+from tokred.methods.tome import ToMe
+
+__all__ = [
+    "STA",
+    "EViT",
+    "FewerFrames",
+    "GridKeep",
+    "LowerResolution",
+    "RandomDrop",
+    "RandomMerge",
+    "ToMe",
+    "TopK",
+    "Unreduced",
+]

@@ -1,0 +1,58 @@
+"""tokred: token reduction for vision and video transformers, compared fairly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokred.attach import Attached, Run, attach, detach
+from tokred.compose import compose
+from tokred.probe import Probe
+from tokred.reducer import Capabilities, Site, TokenReducer, keep_patches, keep_top
+from tokred.reduction import Fuse, Keep, Merge, Mix, Reduction
+from tokred.registry import build, list_methods, register
+from tokred.schedule import Schedule
+from tokred.tokens import Grid, Tokens
+
+if TYPE_CHECKING:
+    from tokred.backbones.zoo import create_backbone
+
+__version__ = "0.1.0"
+__all__ = [
+    "Attached",
+    "Capabilities",
+    "Fuse",
+    "Grid",
+    "Keep",
+    "Merge",
+    "Mix",
+    "Probe",
+    "Reduction",
+    "Run",
+    "Schedule",
+    "Site",
+    "TokenReducer",
+    "Tokens",
+    "attach",
+    "build",
+    "compose",
+    "create_backbone",
+    "detach",
+    "keep_patches",
+    "keep_top",
+    "list_methods",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # create_backbone reads checkpoints and testing needs hypothesis: loaded when first used, so that importing
+    # tokred stays lean.
+    if name == "create_backbone":
+        from tokred.backbones.zoo import create_backbone
+
+        return create_backbone
+    if name == "testing":
+        import importlib
+
+        return importlib.import_module("tokred.testing")
+    raise AttributeError(f"module 'tokred' has no attribute {name!r}")

@@ -1,0 +1,108 @@
+"""The adapter for the project's own VideoViT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from tokred.backbones.adapter import Adapter, Attended, Fed, Unsupported, mean_tokens
+from tokred.backbones.attention import attend_fused, shrink_pixels
+from tokred.backbones.geometry import Geometry
+from tokred.backbones.positions import resample
+from tokred.backbones.videomae import Block, TubeletEmbed, VideoViT
+from tokred.reducer import SmallerInput
+from tokred.tokens import Grid, Tokens
+
+
+class VideoViTAdapter(Adapter):
+    """Reads ``VideoViT``. Video clips (B, 3, T, H, W)."""
+
+    name = "tokred.VideoViT"
+
+    def accepts(self, model: nn.Module) -> bool:
+        return isinstance(model, VideoViT)
+
+    def check(self, model: nn.Module) -> None:
+        if type(model).forward is not VideoViT.forward or type(model).forward_features is not VideoViT.forward_features:
+            raise Unsupported(f"{type(model).__name__} overrides VideoViT's forward, which attach would not run")
+
+    def geometry(self, model: nn.Module) -> Geometry:
+        vit = _vit(model)
+        block = cast(Block, vit.blocks[0])
+        kt, kh, kw = vit.patch_embed.proj.kernel_size
+        return Geometry(
+            depth=len(vit.blocks),
+            dim=vit.dim,
+            heads=block.attn.num_heads,
+            head_dim=block.attn.head_dim,
+            mlp_hidden=block.mlp.fc1.out_features,
+            grid=vit.grid,
+            prefix=0,
+            classes=vit.num_classes,
+            kernel=(kt, kh, kw),
+            in_chans=vit.in_chans,
+            final_norm_tokens=vit.fc_norm is None,
+        )
+
+    def read_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        def forward(clips: Tensor) -> Tensor:
+            return clips
+
+        return forward(*args, **kwargs)
+
+    def embed(self, model: nn.Module, pixels: Tensor, smaller: SmallerInput | None) -> Tokens:
+        vit = _vit(model)
+        if smaller is None:
+            x = vit.embed(pixels)
+            grid = vit.patch_embed.grid_of(pixels)
+        else:
+            grid = smaller.grid
+            x = vit.embed(*shrink_clips(vit, pixels, smaller))
+        return Tokens(x, grid, prefix=0, groups=grid.t)
+
+    def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
+        return cast(Sequence[nn.Module], _vit(model).blocks)
+
+    def attend(self, block: nn.Module, x: Tensor, log_size: Tensor | None) -> Attended:
+        blk = cast(Block, block)
+        attn = blk.attn
+        q, k, v = attn.heads(blk.norm1(x))
+        out = attend_fused(q, k, v, attn.scale, log_size)
+        out = attn.proj(out.transpose(1, 2).flatten(2))
+        return Attended(x + blk.attention_branch(out), q, k, v, attn.scale)
+
+    def feed(self, block: nn.Module, x: Tensor) -> Fed:
+        blk = cast(Block, block)
+        branch = blk.mlp(blk.norm2(x))
+        return Fed(x + blk.mlp_branch(branch), branch)
+
+    def features(self, model: nn.Module, tokens: Tokens, pool: str) -> Tensor:
+        vit = _vit(model)
+        if pool == "mean" or tokens.size is None or vit.fc_norm is None:
+            return vit.pool(tokens.x)
+        return vit.fc_norm(mean_tokens(vit.norm(tokens.x), tokens, pool))
+
+    def classify(self, model: nn.Module, features: Tensor, tokens: Tokens, pool: str) -> Tensor:
+        return _vit(model).head(features)
+
+
+def shrink_clips(vit: VideoViT, clips: Tensor, smaller: SmallerInput) -> tuple[Tensor, Tensor]:
+    """Smaller clips and the positions that go with them.
+
+    Returns:
+        clips (B, 3, T', H', W') and positions (1, P', C): those of the tubelets that stay, resampled over space.
+    """
+    kt, kh, kw = cast(TubeletEmbed, vit.patch_embed).proj.kernel_size
+    full = vit.patch_embed.grid_of(clips)
+    table = resample(vit.pos_embed, vit.grid, Grid(full.t, smaller.grid.h, smaller.grid.w))
+    if smaller.frames is not None:
+        frames = [kt * t + i for t in smaller.frames for i in range(kt)]
+        clips = clips[:, :, frames]
+        table = table.reshape(1, full.t, -1, table.shape[-1])[:, list(smaller.frames)].flatten(1, 2)
+    return shrink_pixels(clips, smaller.grid.h * kh, smaller.grid.w * kw), table
+
+
+def _vit(model: nn.Module) -> VideoViT:
+    return cast(VideoViT, model)

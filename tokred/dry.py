@@ -1,0 +1,146 @@
+"""Token counts and reduction costs without running a model: the driver itself, on shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokred.backbones.adapter import Adapter, Attended, Fed
+from tokred.backbones.geometry import Geometry
+from tokred.compose import parts_of
+from tokred.driver import Action, actions_of, run_blocks
+from tokred.plan import Plan, StepCount
+from tokred.probe import Probe
+from tokred.reducer import Site, SmallerInput, TokenReducer
+from tokred.reduction import advance
+from tokred.schedule import ScheduleError
+from tokred.tokens import Grid, Tokens
+
+
+class DryAdapter(Adapter):
+    """A backbone of the given geometry that computes nothing: every half block returns its input."""
+
+    name = "dry run"
+
+    def __init__(self, geometry: Geometry, device: str) -> None:
+        self._geometry = geometry
+        self.device = torch.device(device)
+
+    def accepts(self, model: nn.Module) -> bool:
+        return False
+
+    def check(self, model: nn.Module) -> None:
+        return
+
+    def geometry(self, model: nn.Module) -> Geometry:
+        return self._geometry
+
+    def read_input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        return torch.empty(0)
+
+    def embed(self, model: nn.Module, pixels: Tensor, smaller: SmallerInput | None) -> Tokens:
+        g = self._geometry
+        grid = g.grid if smaller is None else smaller.grid
+        x = self._fill(1, g.prefix + grid.patches, g.dim)
+        seed = torch.zeros(1, dtype=torch.int64, device=self.device)
+        return Tokens(x, grid, g.prefix, groups=grid.t, sample_seed=seed)
+
+    def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
+        return [nn.Identity()] * self._geometry.depth
+
+    def attend(self, block: nn.Module, x: Tensor, log_size: Tensor | None) -> Attended:
+        g = self._geometry
+        q, k, v = (self._fill(x.shape[0], g.heads, x.shape[1], g.head_dim) for _ in range(3))
+        return Attended(x, q, k, v, g.head_dim**-0.5)
+
+    def feed(self, block: nn.Module, x: Tensor) -> Fed:
+        return Fed(x, x)
+
+    def features(self, model: nn.Module, tokens: Tokens, pool: str) -> Tensor:
+        return tokens.x
+
+    def classify(self, model: nn.Module, features: Tensor, tokens: Tokens, pool: str) -> Tensor:
+        return features
+
+    def _fill(self, *shape: int) -> Tensor:
+        if self.device.type == "meta":
+            return torch.empty(*shape, device=self.device)
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None, *, executed: bool = False) -> Plan:
+    """The plan of a reducer on a backbone, from shapes alone (milliseconds).
+
+    Args:
+        geometry: sizes of the backbone; grid: another input grid than the native one.
+        executed: also count the multiply-adds that this implementation's steps run. Without it they are counted
+            only for methods that publish no cost.
+    Raises:
+        ScheduleError: impossible settings, with the numbers; counts that depend on the content.
+    """
+    if not reducer.capabilities.static_counts:
+        raise ScheduleError(f"{reducer.spec}: token counts depend on the content; measure them on clips")
+    if grid is not None:
+        geometry = _with_grid(geometry, grid)
+    notes = tuple(reducer.check(geometry))
+    try:
+        return _dry_run(reducer, geometry, notes, executed, "meta")
+    except ValueError:
+        raise
+    except (NotImplementedError, RuntimeError):
+        # A reducer may use an operation that has no shape rule; on random tokens of the real size it must work.
+        return _dry_run(reducer, geometry, notes, executed, "cpu")
+
+
+@torch.no_grad()
+def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], executed: bool, device: str) -> Plan:
+    adapter = DryAdapter(geometry, device)
+    parts = parts_of(reducer)
+    steps: list[StepCount] = []
+
+    def count(action: Action, tokens: Tokens, probe: Probe, site: Site) -> Tokens:
+        published = action.reducer.macs(tokens.count, geometry, action.step)
+        ran = 0
+        if executed or published is None:
+            with FlopCounterMode(display=False) as counter:
+                reduction = action.reducer.reduce(tokens, probe, site)
+                after = tokens if reduction is None else advance(tokens, reduction)
+            ran = counter.get_total_flops() // 2
+        else:
+            reduction = action.reducer.reduce(tokens, probe, site)
+            after = tokens if reduction is None else advance(tokens, reduction)
+        if reduction is not None:
+            steps.append(
+                StepCount(
+                    site.block, site.name, tokens.count, after.count, ran if published is None else published, ran
+                )
+            )
+        return after
+
+    host = nn.Identity()
+    tokens, counts = run_blocks(
+        adapter,
+        adapter.blocks(host),
+        adapter.embed(host, torch.empty(0), reducer.smaller_input(geometry)),
+        actions_of(parts, geometry.depth),
+        proportional=any(part.proportional for part in parts),
+        perform=count,
+    )
+    return Plan(
+        embedded=tokens.grid.patches,
+        attention=tuple(c.attention for c in counts),
+        mlp=tuple(c.mlp for c in counts),
+        final=tokens.count,
+        steps=tuple(steps),
+        notes=notes,
+    )
+
+
+def _with_grid(geometry: Geometry, grid: Grid) -> Geometry:
+    from dataclasses import replace
+
+    return replace(geometry, grid=grid)

@@ -1,0 +1,182 @@
+"""A lazy view of what a block computed. The main path stays fused attention; a statistic costs only when read."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from tokred import saliency
+
+STATISTICS = (
+    "block_input",
+    "query",
+    "key",
+    "value",
+    "ffn",
+    "class_row",
+    "mean_query_row",
+    "received",
+    "entropy",
+    "attention",
+)
+"""What a reducer may declare in ``Capabilities.needs``, besides "frames", "class_token" and "sample_seed"."""
+
+
+class UndeclaredNeed(RuntimeError):
+    """A reducer read a statistic that its capabilities do not declare."""
+
+
+class Probe:
+    """What a block computed, for one step of one forward.
+
+    Args:
+        block_input: (B, N, C) features entering the block.
+        q, k, v: (B, H, N, d) as the attention used them (normalised where the host normalises); None before the
+            block's attention ran.
+        scale: factor on q k^T.
+        prefix: prefix tokens in front.
+        log_size: (B, N) bias that the attention carried, None when all masses are one.
+        size: (B, N) masses, None = ones.
+        needs: the statistics that may be read; None allows all.
+    """
+
+    def __init__(
+        self,
+        block_input: Tensor,
+        q: Tensor | None = None,
+        k: Tensor | None = None,
+        v: Tensor | None = None,
+        *,
+        scale: float = 1.0,
+        prefix: int = 0,
+        log_size: Tensor | None = None,
+        size: Tensor | None = None,
+        needs: frozenset[str] | None = None,
+    ) -> None:
+        self._block_input = block_input
+        self._qkv = (q, k, v)
+        self._ffn: Tensor | None = None
+        self.scale = scale
+        self.prefix = prefix
+        self.log_size = log_size
+        self.size = size
+        self.needs = needs
+
+    @property
+    def block_input(self) -> Tensor:
+        """Features entering the block, (B, N, C)."""
+        self._declared("block_input")
+        return self._block_input
+
+    @property
+    def q(self) -> Tensor:
+        """Queries (B, H, N, d), before the scale."""
+        self._declared("query")
+        return self._part(0)
+
+    @property
+    def k(self) -> Tensor:
+        """Keys (B, H, N, d)."""
+        self._declared("key")
+        return self._part(1)
+
+    @property
+    def v(self) -> Tensor:
+        """Values (B, H, N, d)."""
+        self._declared("value")
+        return self._part(2)
+
+    @property
+    def ffn(self) -> Tensor:
+        """Output of the MLP branch (B, N, C); only after the block."""
+        self._declared("ffn")
+        if self._ffn is None:
+            raise UndeclaredNeed("the MLP output exists only at site after_block")
+        return self._ffn
+
+    def set_ffn(self, branch: Tensor) -> None:
+        """Hand over the MLP branch's output, (B, N, C)."""
+        self._ffn = branch
+
+    @property
+    def mean_key(self) -> Tensor:
+        """Keys averaged over heads (B, N, d) in float32 or wider: the metric of ToMe and STA."""
+        return self.head_mean("key")
+
+    def head_mean(self, which: str) -> Tensor:
+        """Queries, keys or values averaged over heads, (B, N, d), detached, float32 or wider."""
+        part = {"query": 0, "key": 1, "value": 2}[which]
+        self._declared(which)
+        x = self._part(part).detach()
+        return x.mean(dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
+
+    @cached_property
+    def class_row(self) -> Tensor:
+        """Attention of the first prefix token to every token, mean over heads: (B, N). Differentiable.
+
+        Raises:
+            UndeclaredNeed: the backbone has no class token.
+        """
+        self._declared("class_row")
+        if self.prefix < 1:
+            raise UndeclaredNeed("class_row was read on a backbone without a class token")
+        return saliency.attention_row(self._part(0)[:, :, 0], self._part(1), self.scale, self.log_size)
+
+    @cached_property
+    def mean_query_row(self) -> Tensor:
+        """Attention of the mean query of the patch tokens, mean over heads: (B, N). Differentiable."""
+        self._declared("mean_query_row")
+        query = self._part(0)[:, :, self.prefix :].mean(dim=2)
+        return saliency.attention_row(query, self._part(1), self.scale, self.log_size)
+
+    @property
+    def received(self) -> Tensor:
+        """Received attention: column mean of the map over heads and rows (rows weighted by mass), (B, N), sums to 1."""
+        self._declared("received")
+        received = self._rows.received
+        assert received is not None
+        return received
+
+    @property
+    def negative_entropy(self) -> Tensor:
+        """sum_j P log P of each row of the head-averaged map without mass bias, (B, N), nats; higher = sharper."""
+        self._declared("entropy")
+        if self.log_size is None:
+            negative = self._rows.negative_entropy
+        else:
+            negative = saliency.row_statistics(
+                self._part(0), self._part(1), self.scale, received=False, entropy=True
+            ).negative_entropy
+        assert negative is not None
+        return negative
+
+    @cached_property
+    def attention(self) -> Tensor:
+        """The full attention map (B, H, N, N)."""
+        self._declared("attention")
+        return saliency.attention_map(self._part(0), self._part(1), self.scale, self.log_size)
+
+    @cached_property
+    def _rows(self) -> saliency.RowStatistics:
+        wanted = self.needs if self.needs is not None else frozenset({"received", "entropy"})
+        return saliency.row_statistics(
+            self._part(0),
+            self._part(1),
+            self.scale,
+            received="received" in wanted,
+            entropy="entropy" in wanted and self.log_size is None,
+            log_size=self.log_size,
+            row_mass=self.size,
+        )
+
+    def _part(self, which: int) -> Tensor:
+        part = self._qkv[which]
+        if part is None:
+            raise UndeclaredNeed("queries, keys and values do not exist at site before_block")
+        return part
+
+    def _declared(self, name: str) -> None:
+        if self.needs is not None and name not in self.needs:
+            raise UndeclaredNeed(f"{name} is not declared in the reducer's needs {sorted(self.needs)}")

@@ -1,0 +1,281 @@
+"""Reductions: small operators from N tokens to M tokens that can be applied, traced and undone.
+
+A method decides; a reduction carries the decision and moves features, masses and provenance alike.
+Notation: B batch, N tokens before, M tokens after (prefix included in both), C width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tokred.tokens import Tokens
+
+Fill = float | None
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of x (B, N, C) at index (B, M): (B, M, C). One row copy per token, differentiable."""
+    b, n, c = x.shape
+    if b == 1:
+        return x[0].index_select(0, index[0])[None]
+    offset = torch.arange(b, device=index.device).mul_(n)[:, None]
+    return x.reshape(b * n, c).index_select(0, (index + offset).reshape(-1)).reshape(b, index.shape[1], c)
+
+
+def scatter_sum(x: Tensor, assign: Tensor, n_out: int) -> Tensor:
+    """Sum rows of x (B, N, C) into assign (B, N) of n_out places: (B, M, C), summed in float32 or wider."""
+    b, n, c = x.shape
+    wide = x if x.dtype == torch.float64 else x.float()
+    offset = torch.arange(b, device=assign.device).mul_(n_out)[:, None]
+    out = wide.new_zeros(b * n_out, c)
+    return out.index_add(0, (assign + offset).reshape(-1), wide.reshape(b * n, c)).reshape(b, n_out, c)
+
+
+class Reduction(ABC):
+    """A decided step from ``n_in`` to ``n_out`` tokens, prefix included.
+
+    ``groups`` is the number of equal temporal groups of the patch tokens after the step, None when there are none.
+    ``in_position`` tells whether the patch tokens come out in the order they went in.
+    """
+
+    n_in: int
+    n_out: int
+    groups: int | None
+
+    @abstractmethod
+    def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
+        """Features after the step.
+
+        Args:
+            x: (B, N, C); size: masses (B, N) in patches, None = all one.
+        Returns:
+            (B, M, C) in the dtype of x.
+        """
+
+    @abstractmethod
+    def masses(self, size: Tensor | None) -> Tensor | None:
+        """Masses after the step, (B, M) float32, or None while every mass is one."""
+
+    @abstractmethod
+    def positions(self) -> Tensor:
+        """Where each input token went: (B, N) int64, -1 = dropped."""
+
+    @abstractmethod
+    def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
+        """Features put back on the input's places: (B, M, C) -> (B, N, C).
+
+        Args:
+            y: features after the step.
+            fill: value for dropped places; None copies the nearest kept token of the sequence.
+        """
+
+
+@dataclass(frozen=True)
+class Keep(Reduction):
+    """Keep a subset: gather.
+
+    Args:
+        index: (B, M) int64, position of each output token in the input, each at most once.
+        n_in: tokens before the step.
+        groups: equal temporal groups after the step, if there are any.
+    """
+
+    index: Tensor
+    n_in: int
+    groups: int | None = None
+
+    @property
+    def n_out(self) -> int:  # type: ignore[override]
+        return self.index.shape[1]
+
+    def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
+        return take(x, self.index)
+
+    def masses(self, size: Tensor | None) -> Tensor | None:
+        return None if size is None else size.gather(1, self.index)
+
+    def positions(self) -> Tensor:
+        out = self.index.new_full((self.index.shape[0], self.n_in), -1)
+        places = torch.arange(self.n_out, device=self.index.device).expand_as(self.index)
+        return out.scatter(1, self.index, places)
+
+    def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
+        if fill is None:
+            return take(y, _nearest(self.index, self.n_in))
+        out = y.new_full((y.shape[0], self.n_in, y.shape[2]), fill)
+        return out.scatter(1, self.index[..., None].expand_as(y), y)
+
+
+@dataclass(frozen=True)
+class Merge(Reduction):
+    """Merge a partition: every input token goes to one output token.
+
+    Args:
+        assign: (B, N) int64, output position of each input token; every output position occurs.
+        n_out: tokens after the step.
+        mode: "mass" = mean weighted by mass, "mean" = plain mean, "sum", "amax".
+        weight: (B, N) factor on each token's mass inside "mass" (vid-TLDR); None = 1. Mass is conserved without it.
+    """
+
+    assign: Tensor
+    n_out: int
+    mode: str = "mass"
+    weight: Tensor | None = None
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("mass", "mean", "sum", "amax"):
+            raise ValueError(f"mode = {self.mode!r} is not one of mass, mean, sum, amax")
+
+    @property
+    def n_in(self) -> int:  # type: ignore[override]
+        return self.assign.shape[1]
+
+    def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
+        if self.mode == "amax":
+            index = self.assign[..., None].expand_as(x)
+            out = x.new_full((x.shape[0], self.n_out, x.shape[2]), float("-inf"))
+            return out.scatter_reduce(1, index, x, "amax")
+        if self.mode == "sum":
+            return scatter_sum(x, self.assign, self.n_out).to(x.dtype)
+        weights = self._weights(size if self.mode == "mass" else None)
+        wide = x if weights is None else x * weights[..., None]
+        total = self._total(weights, x)
+        return (scatter_sum(wide, self.assign, self.n_out) / total[..., None]).to(x.dtype)
+
+    def masses(self, size: Tensor | None) -> Tensor | None:
+        weights = self._weights(size)
+        return self._total(weights, self.assign)
+
+    def positions(self) -> Tensor:
+        return self.assign
+
+    def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
+        return take(y, self.assign)
+
+    def _weights(self, size: Tensor | None) -> Tensor | None:
+        if self.weight is None or size is None:
+            return size if self.weight is None else self.weight
+        return size * self.weight
+
+    def _total(self, weights: Tensor | None, like: Tensor) -> Tensor:
+        if weights is None:
+            weights = torch.ones(self.assign.shape, dtype=torch.float32, device=like.device)
+        out = weights.new_zeros(self.assign.shape[0], self.n_out)
+        return out.scatter_add(1, self.assign, weights)
+
+
+@dataclass(frozen=True)
+class Fuse(Reduction):
+    """Keep a subset and add one token, at the end, that stands for the rest.
+
+    Args:
+        index: (B, K) int64, kept positions.
+        weights: (B, N) weight of each token in the fused one, zero where kept. The fused token is their raw
+            weighted sum: EViT's weights are attention and total less than one.
+    """
+
+    index: Tensor
+    weights: Tensor
+    groups: int | None = None
+
+    @property
+    def n_in(self) -> int:  # type: ignore[override]
+        return self.weights.shape[1]
+
+    @property
+    def n_out(self) -> int:  # type: ignore[override]
+        return self.index.shape[1] + 1
+
+    def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
+        fused = self.weights.to(x.dtype)[:, None] @ x
+        return torch.cat([take(x, self.index), fused], dim=1)
+
+    def masses(self, size: Tensor | None) -> Tensor | None:
+        mass = torch.ones_like(self.weights, dtype=torch.float32) if size is None else size
+        kept = mass.gather(1, self.index)
+        return torch.cat([kept, (mass.sum(1) - kept.sum(1))[:, None]], dim=1)
+
+    def positions(self) -> Tensor:
+        out = self.index.new_full(self.weights.shape, self.n_out - 1)
+        places = torch.arange(self.index.shape[1], device=self.index.device).expand_as(self.index)
+        return out.scatter(1, self.index, places)
+
+    def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
+        return take(y, self.positions())
+
+
+@dataclass(frozen=True)
+class Mix(Reduction):
+    """A soft assignment: output = matrix @ input.
+
+    Args:
+        matrix: (B, M, N) weights of the inputs in each output.
+        back: (B, N, M) weights used by ``restore``; None = the transposed matrix with rows scaled to one.
+    """
+
+    matrix: Tensor
+    back: Tensor | None = None
+    groups: int | None = None
+
+    @property
+    def n_in(self) -> int:  # type: ignore[override]
+        return self.matrix.shape[2]
+
+    @property
+    def n_out(self) -> int:  # type: ignore[override]
+        return self.matrix.shape[1]
+
+    def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
+        return self.matrix.to(x.dtype) @ x
+
+    def masses(self, size: Tensor | None) -> Tensor | None:
+        mass = self.matrix.new_ones(self.matrix.shape[0], self.n_in) if size is None else size
+        share = self.matrix / self.matrix.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        return (share @ mass[..., None].to(share.dtype))[..., 0].float()
+
+    def positions(self) -> Tensor:
+        return self.matrix.argmax(dim=1)
+
+    def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
+        back = self.back
+        if back is None:
+            back = self.matrix.transpose(1, 2)
+            back = back / back.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        return back.to(y.dtype) @ y
+
+
+def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
+    """The tokens after a reduction: features, masses, provenance and temporal groups moved together.
+
+    Raises:
+        ValueError: the reduction was made for another number of tokens.
+    """
+    if reduction.n_in != tokens.count:
+        raise ValueError(f"the reduction was made for {reduction.n_in} tokens, there are {tokens.count}")
+    source = tokens.source
+    if source is not None:
+        # One extra place holds -1, so that dropped patches stay dropped.
+        places = torch.nn.functional.pad(reduction.positions(), (0, 1), value=-1)
+        source = places.gather(1, torch.where(source < 0, tokens.count, source))
+    return replace(
+        tokens,
+        x=reduction.apply(tokens.x, tokens.size),
+        size=reduction.masses(tokens.size),
+        groups=reduction.groups,
+        source=source,
+    )
+
+
+def _nearest(index: Tensor, n: int) -> Tensor:
+    """For each of n places, which column of index (B, M) is nearest in the sequence; ties go to the earlier one."""
+    ordered, column = index.sort(dim=1)
+    places = torch.arange(n, device=index.device).expand(index.shape[0], n).contiguous()
+    right = torch.searchsorted(ordered, places).clamp_max(index.shape[1] - 1)
+    left = (right - 1).clamp_min(0)
+    nearer_left = (places - ordered.gather(1, left)).abs() <= (ordered.gather(1, right) - places).abs()
+    return column.gather(1, torch.where(nearer_left, left, right))

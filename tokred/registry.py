@@ -1,0 +1,238 @@
+"""Names of methods: a typed decorator, lazily loaded plug-ins, and strings that build reducers."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tokred.reducer import TokenReducer
+
+GROUP = "tokred.methods"
+"""Entry-point group of plug-ins: an entry point names a module (which registers itself) or a TokenReducer class."""
+
+R = TypeVar("R", bound=type[TokenReducer])
+
+
+class RegistryError(ValueError):
+    """An unknown, duplicate or unusable method name; one line."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plug-in that could not be loaded: its entry point, its distribution with version, and why."""
+
+    name: str
+    distribution: str
+    reason: str
+
+
+_METHODS: dict[str, type[TokenReducer]] = {}
+_BROKEN: list[Broken] = []
+_loaded = False
+
+
+def register(name: str) -> Callable[[R], R]:
+    """Class decorator: make a reducer known under ``name``.
+
+    Args:
+        name: lower case letters, digits and underscores.
+    Raises:
+        RegistryError: a bad name, or a name taken by another class (both owners are named).
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise RegistryError(f"method name {name!r} must be lower case letters, digits and underscores")
+
+    def decorate(cls: R) -> R:
+        if not (isinstance(cls, type) and issubclass(cls, TokenReducer)):
+            raise RegistryError(f"{cls!r} cannot be registered as {name!r}: it is not a TokenReducer class")
+        owner = _METHODS.get(name)
+        if owner is not None and _path(owner) != _path(cls):
+            raise RegistryError(f"method {name!r} is registered by {_path(owner)} and again by {_path(cls)}")
+        _METHODS[name] = cls
+        cls.method = name
+        return cls
+
+    return decorate
+
+
+def list_methods() -> dict[str, type[TokenReducer]]:
+    """All known methods by name: the built-in ones and those of installed plug-ins."""
+    _load()
+    return dict(sorted(_METHODS.items()))
+
+
+def broken_plugins() -> tuple[Broken, ...]:
+    """Plug-ins that failed to load; the others work on."""
+    _load()
+    return tuple(_BROKEN)
+
+
+def get(name: str) -> type[TokenReducer]:
+    """The class of a method.
+
+    Raises:
+        RegistryError: unknown, with close matches and the whole list.
+    """
+    known = list_methods()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise RegistryError(f"unknown method {name!r}: {hint}known are {', '.join(known)}")
+
+
+def build(spec: str) -> TokenReducer:
+    """A reducer from a string.
+
+    Args:
+        spec: ``name``, ``name:key=value,...``, ``package.module:Class`` or ``FILE.py:Class`` (both may be followed
+            by ``:key=value,...``), or several joined by ``+`` (composed in that order).
+    Raises:
+        RegistryError: with what was wrong and what is allowed.
+    """
+    from tokred.compose import compose
+
+    pieces = split_outside_brackets(spec, "+")
+    if len(pieces) > 1:
+        return compose(*(build(piece) for piece in pieces))
+    head, _, rest = spec.strip().partition(":")
+    if head.endswith(".py") or "." in head or "/" in head:
+        name, _, rest = rest.partition(":")
+        cls = _import_class(head, name, spec)
+    else:
+        cls = get(head)
+    return _construct(cls, parse_settings(rest, spec), spec)
+
+
+def split_specs(text: str) -> list[str]:
+    """A comma-separated list of specs: a piece ``key=value`` belongs to the spec before it."""
+    specs: list[str] = []
+    for piece in split_outside_brackets(text, ","):
+        continues = re.fullmatch(r"\s*[A-Za-z_]\w*\s*=.*", piece) is not None
+        if continues and specs:
+            specs[-1] += f",{piece}" if ":" in specs[-1] else f":{piece}"
+        elif piece.strip():
+            specs.append(piece.strip())
+    return specs
+
+
+def parse_settings(text: str, spec: str) -> dict[str, Any]:
+    """``a=1,b=[2,3],c=true,d=word`` as a dict.
+
+    Raises:
+        RegistryError: a piece that is not key=value, or a repeated key.
+    """
+    settings: dict[str, Any] = {}
+    for piece in split_outside_brackets(text, ","):
+        if not piece.strip():
+            continue
+        key, equals, value = piece.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise RegistryError(f"{spec!r}: {piece!r} is not key=value")
+        if key.strip() in settings:
+            raise RegistryError(f"{spec!r}: {key.strip()} is given twice")
+        settings[key.strip()] = _value(value.strip())
+    return settings
+
+
+def split_outside_brackets(text: str, separator: str) -> list[str]:
+    """Split at a one-character separator that is not inside round or square brackets."""
+    pieces, depth, current = [], 0, ""
+    for char in text:
+        depth += (char in "[(") - (char in "])")
+        if char == separator and depth == 0:
+            pieces.append(current)
+            current = ""
+        else:
+            current += char
+    return [*pieces, current]
+
+
+def _value(text: str) -> Any:
+    if text[:1] in "[(" and text[-1:] in "])":
+        return tuple(_value(piece.strip()) for piece in split_outside_brackets(text[1:-1], ",") if piece.strip())
+    if text.lower() in ("true", "false", "none"):
+        return {"true": True, "false": False, "none": None}[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _construct(cls: type[TokenReducer], settings: dict[str, Any], spec: str) -> TokenReducer:
+    allowed = list(inspect.signature(cls.__init__).parameters)[1:]
+    for key in settings:
+        if key not in allowed:
+            close = difflib.get_close_matches(key, allowed, n=1)
+            hint = f", did you mean {close[0]}?" if close else ""
+            raise RegistryError(f"{spec!r}: unknown setting {key!r}{hint} allowed are {', '.join(allowed) or 'none'}")
+    try:
+        return cls(**settings)
+    except (ValueError, TypeError) as error:
+        raise RegistryError(f"{spec!r}: {error}") from error
+
+
+def _import_class(module: str, name: str, spec: str) -> type[TokenReducer]:
+    try:
+        if module.endswith(".py"):
+            path = Path(module)
+            if not path.is_file():
+                raise RegistryError(f"{spec!r}: there is no file {module}")
+            unique = f"_tokred_file_{path.stem}_{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:12]}"
+            if unique in sys.modules:
+                loaded = sys.modules[unique]
+            else:
+                found = importlib.util.spec_from_file_location(unique, path)
+                assert found is not None and found.loader is not None
+                loaded = importlib.util.module_from_spec(found)
+                sys.modules[unique] = loaded
+                try:
+                    found.loader.exec_module(loaded)
+                except BaseException:
+                    del sys.modules[unique]
+                    raise
+        else:
+            loaded = importlib.import_module(module)
+    except RegistryError:
+        raise
+    except Exception as error:
+        raise RegistryError(f"{spec!r}: importing {module} failed: {type(error).__name__}: {error}") from error
+    classes = [k for k, v in vars(loaded).items() if isinstance(v, type) and issubclass(v, TokenReducer)]
+    if name not in classes:
+        raise RegistryError(
+            f"{spec!r}: {module} has no TokenReducer class {name!r}; it has {', '.join(classes) or 'none'}"
+        )
+    cls: type[TokenReducer] = getattr(loaded, name)
+    return cls
+
+
+def _load() -> None:
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True
+    importlib.import_module("tokred.methods")
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown distribution"
+        try:
+            loaded = entry.load()
+            if isinstance(loaded, type):
+                register(entry.name)(loaded)
+        except Exception as error:
+            _BROKEN.append(Broken(entry.name, owner, f"{type(error).__name__}: {error}"))
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,125 @@
+"""Attention statistics from queries and keys, never holding the B x heads x N x N map.
+
+All results are float32 (float64 for float64 input), whatever the dtype of the main path.
+Notation: q, k (B, H, N, d); scale multiplies the logits; log_size (B, N) is added to every logit towards a token.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ROWS = 128
+"""Query rows per block: 25 MiB at N = 1568, the fastest of 32..256 on CPU."""
+
+CUDA_BLOCK_BYTES = 256 << 20
+
+
+class RowStatistics(NamedTuple):
+    """Received attention (B, N): mean over heads and queries, sums to one. Negative entropy (B, N) per query row of
+    the head-averaged map, in nats: sum_j P log P."""
+
+    received: Tensor | None
+    negative_entropy: Tensor | None
+
+
+def attention_row(query: Tensor, k: Tensor, scale: float, log_size: Tensor | None = None) -> Tensor:
+    """Attention of one query per head, averaged over heads: O(N d). Differentiable.
+
+    Args:
+        query: (B, H, d); k: (B, H, N, d).
+    Returns:
+        (B, N), rows sum to one.
+    """
+    logits = (_wide(k) @ _wide(query)[..., None])[..., 0] * scale
+    if log_size is not None:
+        logits = logits + log_size[:, None]
+    return logits.softmax(dim=-1).mean(dim=1)
+
+
+def attention_map(q: Tensor, k: Tensor, scale: float, log_size: Tensor | None = None) -> Tensor:
+    """The full attention map (B, H, N, N); only for methods that truly need it."""
+    logits = _wide(q) @ _wide(k).transpose(-1, -2) * scale
+    if log_size is not None:
+        logits = logits + log_size[:, None, None]
+    return logits.softmax(dim=-1)
+
+
+@torch.no_grad()
+def row_statistics(
+    q: Tensor,
+    k: Tensor,
+    scale: float,
+    *,
+    received: bool = True,
+    entropy: bool = False,
+    log_size: Tensor | None = None,
+    row_mass: Tensor | None = None,
+    rows: int = ROWS,
+) -> RowStatistics:
+    """Column means and row entropies of the head-averaged attention map, streamed over blocks of query rows.
+
+    No gradient flows through it: in training the scores are constants.
+
+    Args:
+        received: whether to compute the column mean; entropy: whether to compute the negative row entropy.
+        row_mass: (B, N) weight of each query row in the column mean, e.g. its mass; None = equal.
+        rows: query rows per block; the extra memory is 2 * 4 * B * rows * N bytes on CPU.
+    Returns:
+        RowStatistics; a part that was not asked for is None.
+    """
+    q, k = _wide(q), _wide(k)
+    b, h, n, _ = q.shape
+    keys = k.transpose(-1, -2)
+    column = q.new_zeros(b, n)
+    negative = q.new_empty(b, n) if entropy else None
+    if q.is_cuda:
+        rows = max(16, CUDA_BLOCK_BYTES // (4 * b * h * n))
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        mean = _mean_over_heads(q[:, :, start:stop], keys, scale, log_size)  # (B, R, N)
+        if received:
+            weights = None if row_mass is None else row_mass[:, start:stop].to(mean.dtype)
+            column += mean.sum(1) if weights is None else (weights[:, None] @ mean)[:, 0]
+        if negative is not None:
+            negative[:, start:stop] = torch.special.xlogy(mean, mean).sum(-1)
+    if row_mass is not None:
+        column /= row_mass.sum(1, keepdim=True).to(column.dtype)
+    else:
+        column /= n
+    return RowStatistics(column if received else None, negative)
+
+
+def _mean_over_heads(q: Tensor, keys: Tensor, scale: float, log_size: Tensor | None) -> Tensor:
+    """Head average of the attention rows of q (B, H, R, d): (B, R, N)."""
+    bias = None if log_size is None else log_size[:, None].to(q.dtype)
+    h = q.shape[1]
+    if q.is_cuda:
+        logits = q @ keys * scale
+        return (logits if bias is None else logits + bias[:, None]).softmax(-1).mean(1)
+    total: Tensor | None = None
+    for head in range(h):
+        # One head at a time keeps the block in cache: faster than batching heads on a CPU.
+        logits = torch.bmm(q[:, head] * scale, keys[:, head])
+        part = (logits if bias is None else logits + bias).softmax(-1)
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total.div_(h)
+
+
+def activation_map(x: Tensor) -> Tensor:
+    """Sum of absolute features, min-max scaled over the last token axis: (..., N, C) -> (..., N) in [0, 1].
+
+    Source: STA section 3; the range is taken per sample and group as in the official code. A constant map gives 0
+    (the official code divides 0 by 0).
+    """
+    a = x.detach().abs().sum(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32))
+    low = a.amin(dim=-1, keepdim=True)
+    span = a.amax(dim=-1, keepdim=True) - low
+    return (a - low) / torch.where(span > 0, span, torch.ones_like(span))
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

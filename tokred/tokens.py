@@ -1,0 +1,111 @@
+"""What flows through a backbone: the patch grid and the tokens on it.
+
+Notation: B batch, N tokens (prefix included), C width, T x H x W patch grid, P = T*H*W patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Grid(NamedTuple):
+    """Shape of the original patch grid: time (tubelets), rows, columns. An image has t = 1."""
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def patches(self) -> int:
+        """Number of patches, T*H*W."""
+        return self.t * self.h * self.w
+
+    @property
+    def per_frame(self) -> int:
+        """Patches per tubelet, H*W."""
+        return self.h * self.w
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens between two steps of a backbone, with what is known about them.
+
+    Args:
+        x: features, (B, N, C); the first ``prefix`` tokens are class, distillation or register tokens.
+        grid: the original patch grid.
+        prefix: number of prefix tokens; never reduced.
+        size: mass of each token in patches, (B, N) float32, or None while every mass is one.
+        groups: number of equal consecutive temporal groups of the patch tokens (T for a fresh clip), or
+            None once the tokens are no longer in such groups.
+        source: (B, P) int64, position (prefix included) of the token that carries each original patch,
+            -1 = dropped; None unless tracing was asked for.
+        sample_seed: (B,) int64 derived from the bits of each sample alone, for random reducers; None unless
+            the reducer declares that it needs it.
+    """
+
+    x: Tensor
+    grid: Grid
+    prefix: int = 0
+    size: Tensor | None = None
+    groups: int | None = None
+    source: Tensor | None = None
+    sample_seed: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of tokens N, prefix included."""
+        return self.x.shape[1]
+
+    @property
+    def patch_count(self) -> int:
+        """Number of tokens that are not prefix tokens."""
+        return self.x.shape[1] - self.prefix
+
+    @property
+    def patches(self) -> Tensor:
+        """Features of the tokens that are not prefix tokens, (B, N - prefix, C), a view."""
+        return self.x[:, self.prefix :]
+
+    @property
+    def masses(self) -> Tensor:
+        """Mass of each token in patches, (B, N) float32; ones when none were merged."""
+        if self.size is not None:
+            return self.size
+        return torch.ones(self.x.shape[:2], dtype=torch.float32, device=self.x.device)
+
+    def by_frame(self, groups: int | None = None) -> Tensor:
+        """Patch tokens as (B, groups, S, C) without a copy.
+
+        Args:
+            groups: number of temporal groups; default: the groups the tokens are in.
+        Raises:
+            ValueError: the tokens are not in equal temporal groups that ``groups`` divides.
+        """
+        wanted = self.groups if groups is None else groups
+        if self.groups is None or wanted is None:
+            raise ValueError("tokens are not in equal temporal groups: a reducer without keeps_frames ran before")
+        if wanted < 1 or self.groups % wanted:
+            raise ValueError(f"{self.groups} temporal groups cannot be read as {wanted}: it must divide {self.groups}")
+        b, _, c = self.x.shape
+        return self.patches.reshape(b, wanted, self.patch_count // wanted, c)
+
+    def with_x(self, x: Tensor) -> Tokens:
+        """The same tokens with new features of the same shape (B, N, C)."""
+        return replace(self, x=x)
+
+
+def sample_seeds(clips: Tensor) -> Tensor:
+    """One int64 per sample from the bits of that sample alone: exact, so equal on every device and thread count.
+
+    Args:
+        clips: model input, (B, ...), any floating dtype.
+    Returns:
+        (B,) int64.
+    """
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[clips.element_size()]
+    flat = clips.detach().contiguous().view(bits).flatten(1)
+    return flat.sum(dim=1, dtype=torch.int64)
