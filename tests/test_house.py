@@ -1,0 +1,125 @@
+"""The order of the house: what lies where, how long files are, and what no file says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FOLDERS = {"tokred", "methods", "experiments", "notebooks", "tests", "benchmarks"}
+FILES = {"pyproject.toml", "README.md", "Makefile", "LICENSE"}
+LEFT_BEHIND = {"results", "runs", "build", "dist"}  # made by running and building, ignored by git
+
+# Tests of the project as a whole, which mirror no single source file.
+WHOLE_PROJECT = {"test_demo", "test_house", "test_lean_import", "test_notebooks", "test_packaging", "test_readme"}
+
+# Source files without a test file of their own, and why that is right.
+NO_MIRROR: dict[str, str] = {}
+
+# One letter in brackets, so that this list is not itself what it looks for.
+FORBIDDEN = {
+    "unfinished work": r"\bTO[D]O\b|\bFIX[M]E\b|\bX[X]X\b|raise NotImplemented[E]rror",
+    "a folder of one machine": r"(?<![\w.])/(?:hom[e]|roo[t]|wor[k]|User[s])/\w",
+    "a number in a tracker instead of the reason": r"(?i)\bissue[s]? #?\d",
+    "its own making": r"(?i)\b(?:ai|coding) agent[s]?\b|\b(?:this|previous) sessio[n]\b",
+    "a pickle that may run code": r"torch\.load\((?![^\n]*weights_only=True)|weights_only=Fals[e]",
+    "YAML that may build objects": r"yaml\.(?:unsafe_)?loa[d]\(",
+}
+
+
+def sources(*folders: str) -> Iterator[Path]:
+    """Every Python file below the folders, each once: tokred/methods is a link to methods."""
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).parts
+            if parts[:2] != ("tokred", "methods") and "__pycache__" not in parts:
+                yield path
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Name and text of every file that git tracks or would track; all text files where there is no git."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        paths = [ROOT / name for name in done.stdout.split("\0") if name]
+    else:
+        paths = [*(ROOT / name for name in FILES), *sources(*FOLDERS)]
+    for path in paths:
+        if path.is_symlink() or not path.is_file():
+            continue
+        content = path.read_bytes()
+        if b"\0" not in content:
+            yield path.relative_to(ROOT).as_posix(), content.decode("utf-8")
+
+
+def test_top_level_is_exactly_what_is_agreed() -> None:
+    visible = {name for name in os.listdir(ROOT) if not name.startswith(".")}
+    assert visible - LEFT_BEHIND == FOLDERS | FILES
+
+
+def test_ci_is_one_executable_file() -> None:
+    assert os.listdir(ROOT / ".ci") == ["run"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "make lint test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_methods_are_a_link_inside_the_package() -> None:
+    assert os.readlink(ROOT / "tokred" / "methods") == os.path.join("..", "methods")
+
+
+def test_no_source_file_is_long() -> None:
+    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in sources(*FOLDERS)}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def mirrored(test: Path) -> bool:
+    """Does tests/a/test_b.py, or tests/a/test_b_aspect.py, stand for a source file or package a/b?"""
+    relative = test.relative_to(ROOT / "tests")
+    words = test.stem.removeprefix("test_").split("_")
+    for end in range(len(words), 0, -1):
+        name = "_".join(words[:end])
+        for base in (ROOT / "tokred", ROOT):
+            place = base / relative.parent / name
+            if place.with_suffix(".py").is_file() or (place / "__init__.py").is_file():
+                return True
+    return False
+
+
+def test_every_test_file_mirrors_a_source_file() -> None:
+    tests = [path for path in sources("tests") if path.name.startswith("test_")]
+    tests = [path for path in tests if path.relative_to(ROOT / "tests").parts[0] not in {"parity", "plugin"}]
+    strays = [p.relative_to(ROOT).as_posix() for p in tests if p.stem not in WHOLE_PROJECT and not mirrored(p)]
+    assert strays == [], "a test file is named after the source file that it tests"
+
+
+def has_mirror(source: Path) -> bool:
+    """Has a/b.py a file tests/a/test_b.py or tests/a/test_b_aspect.py?"""
+    relative = source.relative_to(ROOT)
+    folder = ROOT / "tests" / Path(*relative.parts[1:-1] if relative.parts[0] == "tokred" else relative.parts[:-1])
+    return any(folder.glob(f"test_{source.stem}.py")) or any(folder.glob(f"test_{source.stem}_*.py"))
+
+
+def test_every_source_file_has_a_test_file_or_a_reason() -> None:
+    modules = [path for path in sources("tokred", "methods") if path.name not in {"__init__.py", "__main__.py"}]
+    bare = {path.relative_to(ROOT).as_posix() for path in modules if not has_mirror(path)}
+    assert bare - NO_MIRROR.keys() == set(), "write the test file, or give the reason in NO_MIRROR"
+    assert NO_MIRROR.keys() - bare == set(), "these have a test file by now: take them out of NO_MIRROR"
+
+
+@pytest.mark.parametrize("meaning", FORBIDDEN)
+def test_no_file_speaks_of(meaning: str) -> None:
+    pattern = re.compile(FORBIDDEN[meaning])
+    found = [f"{name}: {hit.group()!r}" for name, text in texts() for hit in pattern.finditer(text)]
+    assert found == []
+
+
+def test_the_product_needs_nothing_beside_the_checkout() -> None:
+    product = ("tokred/", "methods/", "experiments/", "notebooks/", "README.md", "Makefile", "benchmarks/")
+    found = [name for name, text in texts() if name.startswith(product) and "../shared" in text]
+    assert found == []
