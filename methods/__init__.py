@@ -1,5 +1,7 @@
 """The methods, one file each. A new one needs its file and one line here."""
 
+from __future__ import annotations
+
 if __name__ == "methods":
     raise ImportError("import tokred.methods, not methods: under two names every method would register twice")
 

@@ -85,7 +85,7 @@ class RandomMerge(TokenReducer):
         if left == n:
             return None
         assert tokens.sample_seed is not None
-        order = noise(tokens.sample_seed, n, self.seed, site.block).argsort(dim=1)
+        order = noise(tokens.sample_seed, n, self.seed, site.block).argsort(dim=1, stable=True)
         kept = order[:, :left].sort(dim=1).values
         target = noise(tokens.sample_seed, n, self.seed, site.block, 1) % left
         places = torch.arange(left, device=kept.device).expand_as(kept)
@@ -122,12 +122,6 @@ class GridKeep(TokenReducer):
         inside = torch.arange(left, device=device) * g // left
         index = (torch.arange(groups, device=device)[:, None] * g + inside).reshape(1, -1)
         return keep_patches(tokens, index.expand(tokens.x.shape[0], -1), groups=groups)
-
-    def check(self, geometry: Geometry) -> list[str]:
-        g = geometry.grid.per_frame
-        for step in self.schedule.steps(geometry.depth):
-            g = step.left(g)
-        return []
 
 
 @register("topk")
@@ -187,14 +181,9 @@ class FewerFrames(_SmallerInput):
 
     def __init__(self, tubelets: int | None = None) -> None:
         super().__init__()
-        if tubelets is not None and (isinstance(tubelets, bool) or not isinstance(tubelets, int) or tubelets < 1):
+        if tubelets is not None and tubelets < 1:
             raise ScheduleError(f"tubelets = {tubelets} is not a whole number of at least 1")
         self.tubelets = tubelets
-
-    def check(self, geometry: Geometry) -> list[str]:
-        if self.tubelets is not None and self.tubelets > geometry.grid.t:
-            raise ScheduleError(f"tubelets = {self.tubelets} is not in 1..{geometry.grid.t}")
-        return []
 
     def strength_range(self, geometry: Geometry) -> Strength:
         if geometry.grid.t == 1:
@@ -203,7 +192,9 @@ class FewerFrames(_SmallerInput):
 
     def smaller_input(self, geometry: Geometry) -> SmallerInput | None:
         t, h, w = geometry.grid
-        if self.tubelets is None or self.tubelets >= t:
+        if self.tubelets is not None and self.tubelets > t:
+            raise ScheduleError(f"tubelets = {self.tubelets} is not in 1..{t}")
+        if self.tubelets is None or self.tubelets == t:
             return None
         frames = tuple((2 * i + 1) * t // (2 * self.tubelets) for i in range(self.tubelets))
         return SmallerInput(Grid(len(frames), h, w), frames)
@@ -221,20 +212,17 @@ class LowerResolution(_SmallerInput):
 
     def __init__(self, rows: int | None = None) -> None:
         super().__init__()
-        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+        if rows is not None and rows < 1:
             raise ScheduleError(f"rows = {rows} is not a whole number of at least 1")
         self.rows = rows
-
-    def check(self, geometry: Geometry) -> list[str]:
-        if self.rows is not None and self.rows > geometry.grid.h:
-            raise ScheduleError(f"rows = {self.rows} is not in 1..{geometry.grid.h}")
-        return []
 
     def strength_range(self, geometry: Geometry) -> Strength:
         return Strength("rows", geometry.grid.h, 1, whole=True)
 
     def smaller_input(self, geometry: Geometry) -> SmallerInput | None:
         t, h, w = geometry.grid
-        if self.rows is None or self.rows >= h:
+        if self.rows is not None and self.rows > h:
+            raise ScheduleError(f"rows = {self.rows} is not in 1..{h}")
+        if self.rows is None or self.rows == h:
             return None
         return SmallerInput(Grid(t, self.rows, max(1, round(w * self.rows / h))))

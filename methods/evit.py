@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
-from tokred.reducer import Capabilities, Site, TokenReducer, keep_top
+from tokred.reducer import Capabilities, Promise, Site, TokenReducer, keep_top
 from tokred.reduction import Fuse, Keep
 from tokred.registry import register
 from tokred.schedule import Schedule, ScheduleError, Step
@@ -86,15 +86,13 @@ class EViT(TokenReducer):
             return keep
         weights = torch.nn.functional.pad(scores, (tokens.prefix, 0)).scatter(1, keep.index, 0.0)
         if self.normalise:
-            weights = weights / weights.sum(dim=1, keepdim=True)
+            # All attention may lie on kept tokens: the rest then weighs nothing, instead of 0 / 0.
+            weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         return Fuse(keep.index, weights)
 
-    def check(self, geometry: Geometry) -> list[str]:
-        n = geometry.grid.patches
-        for step in self.schedule.steps(geometry.depth):
-            left = step.left(n)
-            n = left + int(self.fuse and left < n)
-        return []
+    def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
+        left = step.left(count)
+        return Promise(left + int(self.fuse), None) if left < count else Promise(count, groups)
 
     def describe(self, geometry: Geometry) -> list[str]:
         score = self._resolved(geometry.prefix)

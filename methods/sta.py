@@ -16,8 +16,9 @@ from torch import Tensor
 
 from tokred.backbones.geometry import Geometry
 from tokred.matching import best_match, noise, unit
+from tokred.precision import full_precision
 from tokred.probe import Probe
-from tokred.reducer import Capabilities, Site, Strength, TokenReducer, keep_patches
+from tokred.reducer import Capabilities, Promise, Site, Strength, TokenReducer, keep_patches
 from tokred.reduction import Keep
 from tokred.registry import register
 from tokred.saliency import activation_map
@@ -67,10 +68,17 @@ def select(
         first_order: (B, g) order of the first processed group, of which the last r are dropped; default: odd
             positions, then even ones by rising similarity to their closest odd one (ToMe's bipartite rule).
     """
-    b, n, _ = x.shape
+    with full_precision(x):
+        return _select(x, metric, groups, r, backward, score, first_order)
+
+
+def _select(
+    x: Tensor, metric: Tensor, groups: int, r: int, backward: bool, score: str, first_order: Tensor | None
+) -> Selection:
+    b, n, width = x.shape
     g = n // groups
-    keys = unit(metric).reshape(b, groups, g, -1)
-    features = x.reshape(b, groups, g, -1)
+    keys = unit(metric).reshape(b, groups, g, metric.shape[-1])
+    features = x.reshape(b, groups, g, width)
     if backward:
         keys, features = keys.flip(1), features.flip(1)
     similarity, _ = best_match(keys[:, 0, ::2], keys[:, 0, 1::2]) if g > 1 else (keys.new_zeros(b, g), None)
@@ -99,7 +107,7 @@ def select(
         chosen = chosen.flip(1)
     start = torch.arange(groups, device=x.device).mul_(g)[:, None]
     return Selection(
-        (chosen + start).reshape(b, -1),
+        (chosen + start).flatten(1),
         torch.stack(scores, dim=1) if scores else similarity.new_zeros(b, 0, g),
         similarity,
     )
@@ -138,7 +146,11 @@ class STA(TokenReducer):
         grouping: str = "clip",
         seed: int = 0,
     ) -> None:
-        shape: Shape = "constant" if isinstance(r, (tuple, list)) else schedule
+        shape = schedule
+        if isinstance(r, (tuple, list)):
+            if schedule != "decreasing":
+                raise ScheduleError(f"schedule = {schedule!r} needs a single r, not one per stage: r = {r}")
+            shape = "constant"
         super().__init__(Schedule(at=at, drop=r, shape=shape))
         for name, value in (("similarity", similarity), ("score", score), ("first", first), ("grouping", grouping)):
             if value not in CHOICES[name]:
@@ -155,16 +167,9 @@ class STA(TokenReducer):
         self.capabilities = Capabilities(needs=frozenset(needs), keeps_frames=True)
 
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Keep | None:
-        groups, frames = self._groups(site.frames, site.index)
-        n = tokens.patch_count
-        assert tokens.groups is not None
-        if tokens.groups % groups or n % groups:
-            raise ScheduleError(f"STA needs {groups} equal temporal groups, the tokens are in {tokens.groups}")
-        g = n // groups
-        r = int(site.step.amount * frames)
+        groups, g, r = self._stage(site.step, tokens.patch_count, tokens.groups, site.frames)
         if r == 0:
             return None
-        _check_drop(r, g, frames, site.step)
         metric = probe.ffn if self.similarity == "ffn" else probe.head_mean(self.similarity)
         backward = self.order[site.index % len(self.order)] == "B"
         kept = select(
@@ -178,25 +183,18 @@ class STA(TokenReducer):
         ).kept
         return keep_patches(tokens, kept, groups=groups)
 
-    def check(self, geometry: Geometry) -> list[str]:
+    def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
+        now, g, r = self._stage(step, count, groups, geometry.grid.t)
+        wanted = step.amount * (geometry.grid.t // now)
         notes = []
-        n, t = geometry.grid.patches, geometry.grid.t
-        for step in self.schedule.steps(geometry.depth):
-            groups, frames = self._groups(t, step.index)
-            r = int(step.amount * frames)
-            if r != step.amount * frames:
-                notes.append(
-                    f"block {step.block}: {float(step.amount * frames):g} tokens per group rounded down to {r}"
-                )
-            g = n // groups
-            if r:
-                _check_drop(r, g, frames, step)
-            if r > (g + 1) // 2:
-                notes.append(f"block {step.block}: r = {r} exceeds half of the first group's {g}, odd places go too")
-            n -= groups * r
-        if t == 1:
-            notes.append("one frame: only the first-frame rule acts")
-        return notes
+        if r != wanted:
+            notes.append(f"block {step.block}: {float(wanted):g} tokens per group rounded down to {r}")
+        if r > (g + 1) // 2:
+            notes.append(f"block {step.block}: r = {r} exceeds half of the first group's {g}, odd places go too")
+        return Promise(count - now * r, now if r else groups, tuple(notes))
+
+    def describe(self, geometry: Geometry) -> list[str]:
+        return ["one frame: only the first-frame rule acts"] if geometry.grid.t == 1 else []
 
     def strength_range(self, geometry: Geometry) -> Strength:
         """r from 0 to half of a frame, the sane limit of the first-frame rule (or less, if a stage binds)."""
@@ -216,6 +214,19 @@ class STA(TokenReducer):
         d = geometry.dim if self.similarity == "ffn" else geometry.head_dim
         first = ((g + 1) // 2) * (g // 2) * d if self.first == "tome" else 0
         return first + (g * g * d if groups > 1 else 0) + max(groups - 2, 0) * g * (g - r) * (d + 1)
+
+    def _stage(self, step: Step, count: int, groups: int | None, frames: int) -> tuple[int, int, int]:
+        """Temporal groups of a stage, tokens in each, and how many of those are dropped."""
+        now, each = self._groups(frames, step.index)
+        if groups is None or groups % now:
+            raise ScheduleError(
+                f"{self.spec} at block {step.block} needs {now} equal temporal groups, the tokens are in "
+                f"{groups or 'none'}: an earlier step changed them"
+            )
+        g, r = count // now, int(step.amount * each)
+        if r:
+            _check_drop(r, g, each, step)
+        return now, g, r
 
     def _groups(self, frames: int, stage: int) -> tuple[int, int]:
         """Temporal groups of a stage and frames in each: halved per stage while it divides and two groups remain."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from tokred.backbones.geometry import Geometry
 from tokred.matching import match_halves
 from tokred.probe import Probe
-from tokred.reducer import Capabilities, Site, Strength, TokenReducer
+from tokred.reducer import Capabilities, Promise, Site, Strength, TokenReducer
 from tokred.reduction import Merge
 from tokred.registry import register
 from tokred.schedule import Schedule, ScheduleError, Step
@@ -49,6 +49,8 @@ class ToMe(TokenReducer):
             raise ScheduleError(f"give r (with inflection) or keep, not both: r = {r}, keep = {keep}")
         if keep is not None and not 0.5 <= keep <= 1:
             raise ScheduleError(f"keep = {keep} is not in [0.5, 1]: one step merges at most half of the tokens")
+        if not -1 <= inflection <= 1:
+            raise ScheduleError(f"inflection = {inflection} is not in [-1, 1]")
         if pool not in ("mass", "mean"):
             raise ScheduleError(f"pool = {pool!r} is not one of mass, mean")
         shape = inflection if inflection else "constant"
@@ -66,14 +68,10 @@ class ToMe(TokenReducer):
         matching = match_halves(probe.mean_key, r, tokens.prefix)
         return Merge(matching.assign, matching.n_out)
 
-    def check(self, geometry: Geometry) -> list[str]:
-        n, notes = geometry.grid.patches, []
-        for step in self.schedule.steps(geometry.depth):
-            r, wanted = _merged(step, n)
-            if r < wanted:
-                notes.append(f"block {step.block}: r = {wanted} clamped to {r}, half of {n} tokens")
-            n -= r
-        return notes
+    def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
+        r, wanted = _merged(step, count)
+        clamped = f"block {step.block}: r = {wanted} clamped to {r}, half of {count} tokens"
+        return Promise(count - r, None if r else groups, (clamped,) if r < wanted else ())
 
     def strength_range(self, geometry: Geometry) -> Strength:
         """r up to where no block is clamped; keep down to one half."""

@@ -144,7 +144,9 @@ def attach(model: nn.Module, reducer: TokenReducer) -> Attached:
     check_needs(reducer, adapter, model)
     verify_adapter(adapter, model)
     attached = Attached(model, reducer, adapter)
-    attached.train(model.training)
+    # Not attached.train(): that would also switch parts of the host that its owner keeps in another mode.
+    attached.training = model.training
+    reducer.train(model.training)
     first = next(model.parameters(), None)
     if first is not None and reducer.capabilities.trainable:
         reducer.to(first.device)

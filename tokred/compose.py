@@ -63,9 +63,7 @@ class Composed(TokenReducer):
         raise ComposeError("a composition is carried out part by part; call reduce on its parts")
 
     def check(self, geometry: Geometry) -> list[str]:
-        # Later parts see what earlier ones leave, so their own check at full size would refuse too little; the dry
-        # run of the whole carries every step out and refuses with the real numbers.
-        return [note for part in self.parts for note in part.check(geometry)]
+        return self._walk(self.parts, geometry)
 
     def smaller_input(self, geometry: Geometry) -> SmallerInput | None:
         return next((s for part in self.parts if (s := part.smaller_input(geometry)) is not None), None)

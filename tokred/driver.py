@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.utils.checkpoint
-from torch import nn
+from torch import Tensor, nn
 
-from tokred.backbones.adapter import Adapter
+from tokred.backbones.adapter import Adapter, Attended
 from tokred.probe import Probe
-from tokred.reducer import Site, TokenReducer
-from tokred.reduction import Reduction, advance
+from tokred.reducer import SITES, Site, TokenReducer
+from tokred.reduction import Move, Reduction, advance, follow
 from tokred.schedule import ScheduleError, Step
 from tokred.tokens import Tokens
 
@@ -38,7 +38,7 @@ class Action:
         return self.reducer.site == "after_attention" or bool(self.reducer.capabilities.needs & ATTENTION_NEEDS)
 
 
-Perform = Callable[[Action, Tokens, Probe, Site], Tokens]
+Perform = Callable[[Action, Tokens, Probe, Site], tuple[Tokens, Reduction | None]]
 Actions = tuple[tuple[Action, ...], ...]
 
 
@@ -46,27 +46,29 @@ def actions_of(parts: Sequence[TokenReducer], depth: int) -> Actions:
     """Per block, the steps of all parts in order.
 
     Raises:
-        ScheduleError: a schedule does not fit the depth.
+        ScheduleError: a schedule does not fit the depth, or a site that does not exist.
     """
+    for part in parts:
+        if part.site not in SITES:
+            raise ScheduleError(f"{part.spec} acts at site {part.site!r}: allowed are {', '.join(SITES)}")
     by_part = [(part, part.steps(depth)) for part in parts]
     return tuple(tuple(Action(part, steps[i]) for part, steps in by_part if i in steps) for i in range(depth))
 
 
-def perform(action: Action, tokens: Tokens, probe: Probe, site: Site) -> Tokens:
-    """Ask the reducer, carry out what it decided."""
+def perform(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
+    """Ask the reducer, carry out what it decided: the tokens after it, and the decision."""
     reduction = action.reducer.reduce(tokens, probe, site)
-    return tokens if reduction is None else advance(tokens, reduction)
+    return (tokens if reduction is None else advance(tokens, reduction)), reduction
 
 
 def recorder(records: list[tuple[Site, Reduction]]) -> Perform:
     """A ``perform`` that also writes down each reduction."""
 
-    def note(action: Action, tokens: Tokens, probe: Probe, site: Site) -> Tokens:
-        reduction = action.reducer.reduce(tokens, probe, site)
-        if reduction is None:
-            return tokens
-        records.append((site, reduction))
-        return advance(tokens, reduction)
+    def note(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
+        tokens, reduction = perform(action, tokens, probe, site)
+        if reduction is not None:
+            records.append((site, reduction))
+        return tokens, reduction
 
     return note
 
@@ -90,46 +92,56 @@ def run_block(
 ) -> tuple[Tokens, BlockCounts]:
     """One block with its steps.
 
-    A block that no step takes apart runs through the host's own code: bit for bit the host.
+    A block that no step takes apart runs through the host's own code: bit for bit the host. Where several steps act in
+    one block, later ones see what earlier ones left: features, and queries, keys and values moved along with them.
     """
+    moves: list[Move] = []
+
+    def act(action: Action, tokens: Tokens, probe: Probe) -> Tokens:
+        after, reduction = perform(action, tokens, probe, _site(action, depth, tokens))
+        if reduction is not None:
+            moves.append((reduction, tokens.size))
+        return after
+
     for action in _at("before_block", actions):
-        probe = Probe(tokens.x, prefix=tokens.prefix, size=tokens.size, needs=action.reducer.capabilities.needs)
-        tokens = perform(action, tokens, probe, _site(action, depth, tokens))
-    log_size = tokens.size.log() if proportional and tokens.size is not None else None
+        needs = action.reducer.capabilities.needs
+        tokens = act(action, tokens, Probe(tokens.x, prefix=tokens.prefix, size=tokens.size, needs=needs))
+    moves.clear()
+    log_size = _log_size(tokens, proportional)
     entering = tokens
-    after = _at("after_block", actions)
+    attended: Attended | None = None
     if log_size is None and not any(action.reads_attention for action in actions):
         tokens = tokens.with_x(block(tokens.x))
-        for action in after:
-            probe = Probe(entering.x, prefix=tokens.prefix, size=entering.size, needs=action.reducer.capabilities.needs)
-            tokens = perform(action, tokens, probe, _site(action, depth, tokens))
-        return tokens, BlockCounts(entering.count, entering.count)
-
-    attended = adapter.attend(block, tokens.x, log_size)
-    tokens = tokens.with_x(attended.x)
+    else:
+        attended = adapter.attend(block, tokens.x, log_size)
+        tokens = tokens.with_x(attended.x)
 
     def look(action: Action) -> Probe:
         return Probe(
             entering.x,
-            attended.q,
-            attended.k,
-            attended.v,
-            scale=attended.scale,
+            *(attended[1:4] if attended is not None else (None, None, None)),
+            scale=1.0 if attended is None else attended.scale,
             prefix=tokens.prefix,
-            log_size=log_size,
-            size=entering.size,
+            log_size=_log_size(tokens, proportional) if moves else log_size,
+            size=tokens.size,
             needs=action.reducer.capabilities.needs,
+            moves=tuple(moves),
         )
 
-    for action in _at("after_attention", actions):
-        tokens = perform(action, tokens, look(action), _site(action, depth, tokens))
-    fed = adapter.feed(block, tokens.x)
+    branch: Tensor | None = None
+    if attended is not None:
+        for action in _at("after_attention", actions):
+            tokens = act(action, tokens, look(action))
+        fed = adapter.feed(block, tokens.x)
+        branch = fed.branch
+        tokens = tokens.with_x(fed.x)
     counts = BlockCounts(entering.count, tokens.count)
-    tokens = tokens.with_x(fed.x)
-    for action in after:
+    before_mlp = len(moves)
+    for action in _at("after_block", actions):
         probe = look(action)
-        probe.set_ffn(fed.branch)
-        tokens = perform(action, tokens, probe, _site(action, depth, tokens))
+        if branch is not None and "ffn" in action.reducer.capabilities.needs:
+            probe.set_ffn(follow(branch, moves[before_mlp:]))
+        tokens = act(action, tokens, probe)
     return tokens, counts
 
 
@@ -155,6 +167,10 @@ def run_blocks(
             tokens, count = run_block(adapter, block, tokens, at, depth, proportional, perform)
         counts.append(count)
     return tokens, tuple(counts)
+
+
+def _log_size(tokens: Tokens, proportional: bool) -> Tensor | None:
+    return tokens.size.log() if proportional and tokens.size is not None else None
 
 
 def _at(site: str, actions: tuple[Action, ...]) -> list[Action]:

@@ -1,22 +1,24 @@
-"""Token counts and reduction costs without running a model: the driver itself, on shapes alone."""
+"""Token counts and reduction costs without running a model: the driver itself, on a backbone
+that computes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tokred.backbones.adapter import Adapter, Attended, Fed
 from tokred.backbones.geometry import Geometry
 from tokred.compose import parts_of
 from tokred.driver import Action, actions_of, run_blocks
+from tokred.macs import MacCounter
 from tokred.plan import Plan, StepCount
 from tokred.probe import Probe
 from tokred.reducer import Site, SmallerInput, TokenReducer
-from tokred.reduction import advance
+from tokred.reduction import Reduction, advance
 from tokred.schedule import ScheduleError
 from tokred.tokens import Grid, Tokens
 
@@ -67,59 +69,51 @@ class DryAdapter(Adapter):
         return features
 
     def _fill(self, *shape: int) -> Tensor:
-        if self.device.type == "meta":
-            return torch.empty(*shape, device=self.device)
-        return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+        return torch.ones(*shape, device=self.device)
 
 
-def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None, *, executed: bool = False) -> Plan:
-    """The plan of a reducer on a backbone, from shapes alone (milliseconds).
+def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None, *, device: str = "cpu") -> Plan:
+    """The plan of a reducer on a backbone, without running it.
 
     Args:
         geometry: sizes of the backbone; grid: another input grid than the native one.
-        executed: also count the multiply-adds that this implementation's steps run. Without it they are counted
-            only for methods that publish no cost.
+        device: "cpu" runs the steps on constant features (milliseconds); "meta" on shapes alone: cheaper on large
+            models, but its first use in a process loads torch's tracing modules, which takes seconds.
     Raises:
         ScheduleError: impossible settings, with the numbers; counts that depend on the content.
     """
     if not reducer.capabilities.static_counts:
         raise ScheduleError(f"{reducer.spec}: token counts depend on the content; measure them on clips")
     if grid is not None:
-        geometry = _with_grid(geometry, grid)
+        geometry = replace(geometry, grid=grid)
     notes = tuple(reducer.check(geometry))
     try:
-        return _dry_run(reducer, geometry, notes, executed, "meta")
-    except ValueError:
-        raise
-    except (NotImplementedError, RuntimeError):
-        # A reducer may use an operation that has no shape rule; on random tokens of the real size it must work.
-        return _dry_run(reducer, geometry, notes, executed, "cpu")
+        return _dry_run(reducer, geometry, notes, device)
+    except NotImplementedError:
+        # A reducer may use an operation that has no shape rule; on real tokens it must work.
+        return _dry_run(reducer, geometry, notes, "cpu")
 
 
 @torch.no_grad()
-def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], executed: bool, device: str) -> Plan:
+def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], device: str) -> Plan:
     adapter = DryAdapter(geometry, device)
     parts = parts_of(reducer)
     steps: list[StepCount] = []
 
-    def count(action: Action, tokens: Tokens, probe: Probe, site: Site) -> Tokens:
-        published = action.reducer.macs(tokens.count, geometry, action.step)
-        ran = 0
-        if executed or published is None:
-            with FlopCounterMode(display=False) as counter:
-                reduction = action.reducer.reduce(tokens, probe, site)
-                after = tokens if reduction is None else advance(tokens, reduction)
-            ran = counter.get_total_flops() // 2
-        else:
+    def count(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
+        published = action.reducer.macs(tokens.count, replace(geometry, grid=tokens.grid), action.step)
+        counter = MacCounter()
+        with counter:
             reduction = action.reducer.reduce(tokens, probe, site)
             after = tokens if reduction is None else advance(tokens, reduction)
+        ran = counter.macs
         if reduction is not None:
             steps.append(
                 StepCount(
                     site.block, site.name, tokens.count, after.count, ran if published is None else published, ran
                 )
             )
-        return after
+        return after, reduction
 
     host = nn.Identity()
     tokens, counts = run_blocks(
@@ -138,9 +132,3 @@ def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], 
         steps=tuple(steps),
         notes=notes,
     )
-
-
-def _with_grid(geometry: Geometry, grid: Grid) -> Geometry:
-    from dataclasses import replace
-
-    return replace(geometry, grid=grid)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokred.precision import full_precision, wide
+
 BLOCK_ELEMENTS = 1 << 24
 """Similarities held at once by ``best_match``: 64 MiB in float32."""
 
@@ -35,8 +37,7 @@ class Matching(NamedTuple):
 
 def unit(metric: Tensor) -> Tensor:
     """Rows of length one, (..., d) float32 or wider; a zero row stays zero (upstream: NaN)."""
-    wide = metric if metric.dtype == torch.float64 else metric.float()
-    return F.normalize(wide, dim=-1, eps=torch.finfo(torch.float32).tiny)
+    return F.normalize(wide(metric), dim=-1, eps=torch.finfo(torch.float32).tiny)
 
 
 def best_match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,6 +45,11 @@ def best_match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
     The Na x Nb similarities are computed in row tiles when they would not fit ``BLOCK_ELEMENTS``.
     """
+    with full_precision(a):
+        return _best_match(a, b)
+
+
+def _best_match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     rows = max(1, BLOCK_ELEMENTS // max(1, a.shape[0] * b.shape[1]))
     keys = b.transpose(1, 2)
     if rows >= a.shape[1]:

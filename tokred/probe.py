@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokred import saliency
+from tokred.precision import wide
+from tokred.reduction import Move, follow
 
 STATISTICS = (
     "block_input",
@@ -40,6 +42,8 @@ class Probe:
         log_size: (B, N) bias that the attention carried, None when all masses are one.
         size: (B, N) masses, None = ones.
         needs: the statistics that may be read; None allows all.
+        moves: reductions inside this block since its attention ran. Everything per token is taken through them, so
+            statistics are those of the tokens that are left, among themselves.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Probe:
         log_size: Tensor | None = None,
         size: Tensor | None = None,
         needs: frozenset[str] | None = None,
+        moves: tuple[Move, ...] = (),
     ) -> None:
         self._block_input = block_input
         self._qkv = (q, k, v)
@@ -63,12 +68,15 @@ class Probe:
         self.log_size = log_size
         self.size = size
         self.needs = needs
+        self._moves = moves
+        # A plain dict: functools.cached_property holds a lock up to Python 3.11, which torch.compile cannot trace.
+        self._cache: dict[Any, Any] = {}
 
     @property
     def block_input(self) -> Tensor:
         """Features entering the block, (B, N, C)."""
         self._declared("block_input")
-        return self._block_input
+        return follow(self._block_input, self._moves)
 
     @property
     def q(self) -> Tensor:
@@ -112,7 +120,7 @@ class Probe:
         x = self._part(part).detach()
         return x.mean(dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
 
-    @cached_property
+    @property
     def class_row(self) -> Tensor:
         """Attention of the first prefix token to every token, mean over heads: (B, N). Differentiable.
 
@@ -122,20 +130,19 @@ class Probe:
         self._declared("class_row")
         if self.prefix < 1:
             raise UndeclaredNeed("class_row was read on a backbone without a class token")
-        return saliency.attention_row(self._part(0)[:, :, 0], self._part(1), self.scale, self.log_size)
+        return self._row("class_row")
 
-    @cached_property
+    @property
     def mean_query_row(self) -> Tensor:
         """Attention of the mean query of the patch tokens, mean over heads: (B, N). Differentiable."""
         self._declared("mean_query_row")
-        query = self._part(0)[:, :, self.prefix :].mean(dim=2)
-        return saliency.attention_row(query, self._part(1), self.scale, self.log_size)
+        return self._row("mean_query_row")
 
     @property
     def received(self) -> Tensor:
         """Received attention: column mean of the map over heads and rows (rows weighted by mass), (B, N), sums to 1."""
         self._declared("received")
-        received = self._rows.received
+        received = self._rows(self.log_size).received
         assert received is not None
         return received
 
@@ -143,39 +150,53 @@ class Probe:
     def negative_entropy(self) -> Tensor:
         """sum_j P log P of each row of the head-averaged map without mass bias, (B, N), nats; higher = sharper."""
         self._declared("entropy")
-        if self.log_size is None:
-            negative = self._rows.negative_entropy
-        else:
-            negative = saliency.row_statistics(
-                self._part(0), self._part(1), self.scale, received=False, entropy=True
-            ).negative_entropy
+        negative = self._rows(None).negative_entropy
         assert negative is not None
         return negative
 
-    @cached_property
+    @property
     def attention(self) -> Tensor:
         """The full attention map (B, H, N, N)."""
         self._declared("attention")
-        return saliency.attention_map(self._part(0), self._part(1), self.scale, self.log_size)
+        if "attention" not in self._cache:
+            self._cache["attention"] = saliency.attention_map(self._part(0), self._part(1), self.scale, self.log_size)
+        return self._cache["attention"]
 
-    @cached_property
-    def _rows(self) -> saliency.RowStatistics:
-        wanted = self.needs if self.needs is not None else frozenset({"received", "entropy"})
-        return saliency.row_statistics(
-            self._part(0),
-            self._part(1),
-            self.scale,
-            received="received" in wanted,
-            entropy="entropy" in wanted and self.log_size is None,
-            log_size=self.log_size,
-            row_mass=self.size,
-        )
+    def _row(self, name: str) -> Tensor:
+        """Attention of one query: the class token's, or the mean of the patch tokens'."""
+        if name not in self._cache:
+            q = self._part(0)
+            query = q[:, :, 0] if name == "class_row" else wide(q[:, :, self.prefix :]).mean(dim=2)
+            self._cache[name] = saliency.attention_row(query, self._part(1), self.scale, self.log_size)
+        return self._cache[name]
+
+    def _rows(self, log_size: Tensor | None) -> saliency.RowStatistics:
+        """Statistics over all rows; one pass gives both when both are wanted and there is no mass bias."""
+        key = ("rows", log_size is None)
+        if key not in self._cache:
+            wanted = self.needs if self.needs is not None else frozenset({"received", "entropy"})
+            biased = log_size is not None
+            self._cache[key] = saliency.row_statistics(
+                self._part(0),
+                self._part(1),
+                self.scale,
+                received="received" in wanted and (biased or self.log_size is None),
+                entropy="entropy" in wanted and not biased,
+                log_size=log_size,
+                row_mass=self.size,
+            )
+        return self._cache[key]
 
     def _part(self, which: int) -> Tensor:
         part = self._qkv[which]
         if part is None:
             raise UndeclaredNeed("queries, keys and values do not exist at site before_block")
-        return part
+        if not self._moves:
+            return part
+        if which not in self._cache:
+            flat = follow(part.transpose(1, 2).flatten(2), self._moves)  # (B, M, H * d)
+            self._cache[which] = flat.unflatten(2, (part.shape[1], part.shape[3])).transpose(1, 2)
+        return self._cache[which]
 
     def _declared(self, name: str) -> None:
         if self.needs is not None and name not in self.needs:

@@ -4,116 +4,33 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any, ClassVar
-
-from typing_extensions import Self
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from tokred.backbones.geometry import Geometry
-from tokred.probe import STATISTICS, Probe
+from tokred.capabilities import SITES, Capabilities, Promise, Site, SmallerInput, Strength
+from tokred.probe import Probe
 from tokred.reduction import Keep, Reduction
 from tokred.schedule import Schedule, ScheduleError, Step
-from tokred.tokens import Grid, Tokens
+from tokred.settings import check_settings
+from tokred.tokens import Tokens
 
-SITES = ("before_block", "after_attention", "after_block")
-"""Where a step can act: before a block, between its attention and its MLP, after it."""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a reducer needs and does: declared, never guessed.
-
-    Args:
-        needs: statistics it reads from the probe (``tokred.probe.STATISTICS``) and properties of the tokens:
-            "frames" (equal temporal groups), "class_token", "sample_seed".
-        changes_length: whether it changes the number of tokens.
-        stateful: keeps state between forwards, cleared by ``reset``.
-        trainable: has parameters.
-        keeps_frames: every temporal group keeps the same count, so "frames" still holds after it.
-        keeps_grid: the patch tokens stay on a rectangular grid.
-        static_counts: token counts depend on shapes alone.
-        keeps_order: patch tokens come out in their original order.
-        identity_at_zero: strength zero is the unreduced model; else the reason why not.
-    """
-
-    needs: frozenset[str] = frozenset()
-    changes_length: bool = True
-    stateful: bool = False
-    trainable: bool = False
-    keeps_frames: bool = False
-    keeps_grid: bool = False
-    static_counts: bool = True
-    keeps_order: bool = False
-    identity_at_zero: bool | str = True
-
-    def __post_init__(self) -> None:
-        unknown = self.needs - set(STATISTICS) - {"frames", "class_token", "sample_seed"}
-        if unknown:
-            raise ValueError(
-                f"needs {sorted(unknown)} is not known; known are {STATISTICS} and frames, class_token, sample_seed"
-            )
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a reducer is being asked.
-
-    Args:
-        name: one of ``SITES``.
-        step: the schedule's step: block, index, amount.
-        depth: number of blocks of the backbone.
-        frames: temporal length T of the original grid.
-    """
-
-    name: str
-    step: Step
-    depth: int
-    frames: int
-
-    @property
-    def block(self) -> int:
-        """0-based block."""
-        return self.step.block
-
-    @property
-    def index(self) -> int:
-        """Number of the step, from 0."""
-        return self.step.index
-
-    def left(self, n: int) -> int:
-        """How many of n patch tokens the schedule leaves here."""
-        return self.step.left(n)
-
-
-@dataclass(frozen=True)
-class SmallerInput:
-    """A reduction of the input itself, before any token exists.
-
-    Args:
-        grid: patch grid after it; frames: indices of the tubelets that stay, None = all.
-    """
-
-    grid: Grid
-    frames: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Strength:
-    """The one number that makes a method stronger, for budgets.
-
-    Args:
-        name: the argument of the constructor.
-        weakest, strongest: the range on this backbone; both allowed.
-        whole: whether it is a whole number.
-    """
-
-    name: str
-    weakest: float
-    strongest: float
-    whole: bool
+__all__ = [
+    "SITES",
+    "Capabilities",
+    "Promise",
+    "Site",
+    "SmallerInput",
+    "Strength",
+    "TokenReducer",
+    "keep_patches",
+    "keep_top",
+]
 
 
 class TokenReducer(nn.Module, ABC):
@@ -148,7 +65,8 @@ class TokenReducer(nn.Module, ABC):
             object.__setattr__(self, "_config", {})
             return self
         bound.apply_defaults()
-        config = {k: v for k, v in list(bound.arguments.items())[1:] if k != "self"}
+        config = dict(list(bound.arguments.items())[1:])
+        check_settings(cls.__init__, config)
         object.__setattr__(self, "_config", config)
         return self
 
@@ -195,16 +113,50 @@ class TokenReducer(nn.Module, ABC):
         """
         return {step.block: step for step in self.schedule.steps(depth) if not step.is_noop}
 
+    def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
+        """What a step leaves of ``count`` patch tokens, from numbers alone; ``reduce`` must keep it.
+
+        By default the amount is of all patch tokens, or of each temporal group where the method needs and keeps
+        frames.
+
+        Args:
+            groups: equal temporal groups that the tokens are in, None = none.
+        Raises:
+            ScheduleError: impossible settings, with the numbers.
+        """
+        notes: tuple[str, ...] = ()
+        if isinstance(step.amount, Fraction) and step.amount.denominator > 1:
+            notes = (f"block {step.block}: {step.kind} = {float(step.amount):g} rounded down to {int(step.amount)}",)
+        if self.capabilities.keeps_frames and "frames" in self.capabilities.needs and groups is not None:
+            return Promise(groups * step.left(count // groups), groups, notes)
+        left = step.left(count)
+        return Promise(left, groups if left == count or self.capabilities.keeps_frames else None, notes)
+
     def check(self, geometry: Geometry) -> list[str]:
         """Refuse impossible settings before any compute; return corrections that will be made, as notes.
 
         Raises:
             ScheduleError: with the numbers.
         """
-        n = geometry.grid.patches
-        for step in self.schedule.steps(geometry.depth):
-            n = step.left(n)
-        return []
+        return self._walk((self,), geometry)
+
+    @staticmethod
+    def _walk(parts: tuple[TokenReducer, ...], geometry: Geometry) -> list[str]:
+        """The promises of all parts in the order in which their steps will run; their notes."""
+        shrunk = [s for part in parts if (s := part.smaller_input(geometry)) is not None]
+        grid = shrunk[0].grid if shrunk else geometry.grid
+        seen = replace(geometry, grid=grid)
+        count: int = grid.patches
+        groups: int | None = grid.t
+        notes: list[str] = []
+        steps = [part.steps(geometry.depth) for part in parts]
+        for block in range(geometry.depth):
+            for site in SITES:
+                for part, own in zip(parts, steps, strict=True):
+                    if part.site == site and block in own:
+                        count, groups, more = part.promise(own[block], count, groups, seen)
+                        notes += more
+        return notes
 
     def strength_range(self, geometry: Geometry) -> Strength:
         """The range of the strength on a backbone; the default reads it from the schedule's kind.
@@ -212,8 +164,8 @@ class TokenReducer(nn.Module, ABC):
         Raises:
             ScheduleError: the method declares no strength.
         """
-        if not self.strength:
-            raise ScheduleError(f"{self.method or type(self).__name__} has no strength to solve for")
+        if not self.strength or self.schedule.kind == "tokens":
+            raise ScheduleError(f"{self.spec} has no strength to solve for")
         if self.schedule.kind == "keep":
             return Strength(self.strength, 1.0, 1.0 / geometry.grid.patches, whole=False)
         return Strength(self.strength, 0, geometry.grid.patches - 1, whole=True)
@@ -270,4 +222,8 @@ def _spec_value(value: Any) -> str:
         return "[" + ",".join(_spec_value(v) for v in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    # Short where that is the same number; a plus sign would read as a composition.
+    return (short if float(short) == value else repr(value)).replace("e+", "e")

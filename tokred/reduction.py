@@ -7,14 +7,17 @@ Notation: B batch, N tokens before, M tokens after (prefix included in both), C 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tokred.precision import full_precision, wide
 from tokred.tokens import Tokens
 
 Fill = float | None
+TINY = torch.finfo(torch.float32).tiny
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
@@ -29,10 +32,9 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 def scatter_sum(x: Tensor, assign: Tensor, n_out: int) -> Tensor:
     """Sum rows of x (B, N, C) into assign (B, N) of n_out places: (B, M, C), summed in float32 or wider."""
     b, n, c = x.shape
-    wide = x if x.dtype == torch.float64 else x.float()
+    rows = wide(x).reshape(b * n, c)
     offset = torch.arange(b, device=assign.device).mul_(n_out)[:, None]
-    out = wide.new_zeros(b * n_out, c)
-    return out.index_add(0, (assign + offset).reshape(-1), wide.reshape(b * n, c)).reshape(b, n_out, c)
+    return rows.new_zeros(b * n_out, c).index_add(0, (assign + offset).reshape(-1), rows).reshape(b, n_out, c)
 
 
 class Reduction(ABC):
@@ -143,9 +145,12 @@ class Merge(Reduction):
         if self.mode == "sum":
             return scatter_sum(x, self.assign, self.n_out).to(x.dtype)
         weights = self._weights(size if self.mode == "mass" else None)
-        wide = x if weights is None else x * weights[..., None]
+        weighted = x if weights is None else x * weights[..., None]
         total = self._total(weights, x)
-        return (scatter_sum(wide, self.assign, self.n_out) / total[..., None]).to(x.dtype)
+        if self.weight is not None:
+            # Weights of zero are allowed, and may meet in one place: it becomes zero instead of 0 / 0.
+            total = total.clamp_min(TINY)
+        return (scatter_sum(weighted, self.assign, self.n_out) / total[..., None]).to(x.dtype)
 
     def masses(self, size: Tensor | None) -> Tensor | None:
         weights = self._weights(size)
@@ -192,7 +197,8 @@ class Fuse(Reduction):
         return self.index.shape[1] + 1
 
     def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
-        fused = self.weights.to(x.dtype)[:, None] @ x
+        with full_precision(x):
+            fused = self.weights.to(x.dtype)[:, None] @ x
         return torch.cat([take(x, self.index), fused], dim=1)
 
     def masses(self, size: Tensor | None) -> Tensor | None:
@@ -231,12 +237,15 @@ class Mix(Reduction):
         return self.matrix.shape[1]
 
     def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
-        return self.matrix.to(x.dtype) @ x
+        with full_precision(x):
+            return self.matrix.to(x.dtype) @ x
 
     def masses(self, size: Tensor | None) -> Tensor | None:
-        mass = self.matrix.new_ones(self.matrix.shape[0], self.n_in) if size is None else size
-        share = self.matrix / self.matrix.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        return (share @ mass[..., None].to(share.dtype))[..., 0].float()
+        matrix = wide(self.matrix)
+        share = matrix / matrix.sum(1, keepdim=True).clamp_min(TINY)
+        mass = share.new_ones(share.shape[0], self.n_in) if size is None else size.to(share.dtype)
+        with full_precision(share):
+            return (share @ mass[..., None])[..., 0].float()
 
     def positions(self) -> Tensor:
         return self.matrix.argmax(dim=1)
@@ -244,9 +253,21 @@ class Mix(Reduction):
     def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
         back = self.back
         if back is None:
-            back = self.matrix.transpose(1, 2)
-            back = back / back.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        return back.to(y.dtype) @ y
+            back = wide(self.matrix).transpose(1, 2)
+            back = back / back.sum(-1, keepdim=True).clamp_min(TINY)
+        with full_precision(y):
+            return back.to(y.dtype) @ y
+
+
+Move = tuple[Reduction, Tensor | None]
+"""A reduction and the masses (B, N) before it, None = all one."""
+
+
+def follow(x: Tensor, moves: Sequence[Move]) -> Tensor:
+    """Features (B, N, C) of the tokens before some reductions, taken through them: (B, M, C)."""
+    for reduction, size in moves:
+        x = reduction.apply(x, size)
+    return x
 
 
 def advance(tokens: Tokens, reduction: Reduction) -> Tokens:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from tokred.reducer import TokenReducer
@@ -86,6 +87,11 @@ def get(name: str) -> type[TokenReducer]:
     known = list_methods()
     if name in known:
         return known[name]
+    for plugin in broken_plugins():
+        if plugin.name == name:
+            raise RegistryError(
+                f"method {name!r} is in {plugin.distribution}, which could not be loaded: {plugin.reason}"
+            )
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise RegistryError(f"unknown method {name!r}: {hint}known are {', '.join(known)}")
@@ -106,7 +112,7 @@ def build(spec: str) -> TokenReducer:
     if len(pieces) > 1:
         return compose(*(build(piece) for piece in pieces))
     head, _, rest = spec.strip().partition(":")
-    if head.endswith(".py") or "." in head or "/" in head:
+    if _is_path(head):
         name, _, rest = rest.partition(":")
         cls = _import_class(head, name, spec)
     else:
@@ -120,10 +126,21 @@ def split_specs(text: str) -> list[str]:
     for piece in split_outside_brackets(text, ","):
         continues = re.fullmatch(r"\s*[A-Za-z_]\w*\s*=.*", piece) is not None
         if continues and specs:
-            specs[-1] += f",{piece}" if ":" in specs[-1] else f":{piece}"
+            specs[-1] += f",{piece}" if _has_settings(specs[-1]) else f":{piece}"
         elif piece.strip():
             specs.append(piece.strip())
     return specs
+
+
+def _has_settings(spec: str) -> bool:
+    """Whether the last method of a spec already has settings, so that another follows a comma."""
+    last = split_outside_brackets(spec, "+")[-1]
+    return ":" in (last.partition(":")[2] if _is_path(last.partition(":")[0]) else last)
+
+
+def _is_path(head: str) -> bool:
+    """Whether the part of a spec before the first colon is a module or a file, and a class name follows."""
+    return head.endswith(".py") or "." in head or "/" in head
 
 
 def parse_settings(text: str, spec: str) -> dict[str, Any]:
@@ -195,7 +212,8 @@ def _import_class(module: str, name: str, spec: str) -> type[TokenReducer]:
                 loaded = sys.modules[unique]
             else:
                 found = importlib.util.spec_from_file_location(unique, path)
-                assert found is not None and found.loader is not None
+                assert found is not None
+                assert found.loader is not None
                 loaded = importlib.util.module_from_spec(found)
                 sys.modules[unique] = loaded
                 try:
@@ -228,9 +246,9 @@ def _load() -> None:
         owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown distribution"
         try:
             loaded = entry.load()
-            if isinstance(loaded, type):
+            if not isinstance(loaded, ModuleType):
                 register(entry.name)(loaded)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _BROKEN.append(Broken(entry.name, owner, f"{type(error).__name__}: {error}"))
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tokred.precision import full_precision, wide
+
 ROWS = 128
 """Query rows per block: 25 MiB at N = 1568, the fastest of 32..256 on CPU."""
 
@@ -33,7 +35,8 @@ def attention_row(query: Tensor, k: Tensor, scale: float, log_size: Tensor | Non
     Returns:
         (B, N), rows sum to one.
     """
-    logits = (_wide(k) @ _wide(query)[..., None])[..., 0] * scale
+    with full_precision(k):
+        logits = (wide(k) @ wide(query)[..., None])[..., 0] * scale
     if log_size is not None:
         logits = logits + log_size[:, None]
     return logits.softmax(dim=-1).mean(dim=1)
@@ -41,7 +44,8 @@ def attention_row(query: Tensor, k: Tensor, scale: float, log_size: Tensor | Non
 
 def attention_map(q: Tensor, k: Tensor, scale: float, log_size: Tensor | None = None) -> Tensor:
     """The full attention map (B, H, N, N); only for methods that truly need it."""
-    logits = _wide(q) @ _wide(k).transpose(-1, -2) * scale
+    with full_precision(q):
+        logits = wide(q) @ wide(k).transpose(-1, -2) * scale
     if log_size is not None:
         logits = logits + log_size[:, None, None]
     return logits.softmax(dim=-1)
@@ -70,7 +74,20 @@ def row_statistics(
     Returns:
         RowStatistics; a part that was not asked for is None.
     """
-    q, k = _wide(q), _wide(k)
+    with full_precision(q):
+        return _row_statistics(wide(q), wide(k), scale, received, entropy, log_size, row_mass, rows)
+
+
+def _row_statistics(
+    q: Tensor,
+    k: Tensor,
+    scale: float,
+    received: bool,
+    entropy: bool,
+    log_size: Tensor | None,
+    row_mass: Tensor | None,
+    rows: int,
+) -> RowStatistics:
     b, h, n, _ = q.shape
     keys = k.transpose(-1, -2)
     column = q.new_zeros(b, n)
@@ -119,7 +136,3 @@ def activation_map(x: Tensor) -> Tensor:
     low = a.amin(dim=-1, keepdim=True)
     span = a.amax(dim=-1, keepdim=True) - low
     return (a - low) / torch.where(span > 0, span, torch.ones_like(span))
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+PLACES = ("all", "thirds", "quarters", "third")
 Shape = str | float
 Amount = int | float | Fraction
 
@@ -54,7 +55,8 @@ class Step:
         if not 1 <= left <= n:
             allowed = {"drop": f"0..{n - 1}", "keep": "(0, 1]", "tokens": f"1..{n}"}[self.kind]
             raise ScheduleError(
-                f"{self.kind} = {_plain(self.amount)} at block {self.block} is impossible with {n} tokens: allowed is {allowed}"
+                f"{self.kind} = {_plain(self.amount)} at block {self.block} is impossible with {n} tokens: "
+                f"allowed is {allowed}"
             )
         return left
 
@@ -84,6 +86,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if isinstance(self.at, list):
             object.__setattr__(self, "at", tuple(self.at))
+        if not isinstance(self.at, tuple) and self.at not in PLACES:
+            raise ScheduleError(f"at = {self.at!r} is not one of {', '.join(PLACES)} or a tuple of blocks")
         given = [name for name in ("drop", "keep", "tokens") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ScheduleError(f"give exactly one of drop, keep, tokens; given: {given or 'none'}")
@@ -119,8 +123,6 @@ class Schedule:
                 "quarters": (depth // 4, depth // 2, (3 * depth) // 4),
                 "third": (depth // 3,),
             }
-            if self.at not in named:
-                raise ScheduleError(f"at = {self.at!r} is not one of {', '.join(named)} or a tuple of blocks")
             blocks = named[self.at]
             if len(set(blocks)) != len(blocks):
                 raise ScheduleError(

@@ -14,11 +14,12 @@ def sincos_flat(n: int, dim: int) -> Tensor:
 
     Angles are evaluated in float64 and cast: in float32 the table is off by up to 1e-4.
     """
-    column = torch.arange(dim, dtype=torch.float64)
-    period = torch.pow(10000.0, 2 * torch.div(column, 2, rounding_mode="floor") / dim)
-    angle = torch.arange(n, dtype=torch.float64)[:, None] / period
-    table = torch.where(column.long() % 2 == 0, angle.sin(), angle.cos())
-    return table.float()[None]
+    with torch.device("cpu"):  # also while a model is built on the meta device: the table is a fact, not a weight
+        column = torch.arange(dim)
+        period = torch.pow(10000.0, (column - column % 2).double() / dim)
+        angle = torch.arange(n, dtype=torch.float64)[:, None] / period
+        table = torch.where(column % 2 == 0, angle.sin(), angle.cos())
+        return table.float()[None]
 
 
 def sincos_grid(grid: Grid, dim: int, base: float = 50.0) -> Tensor:

@@ -1,0 +1,90 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """A callback that refuses what is not in the list, with a close match."""
+
+    def check(value: str) -> str:
+        if value in allowed:
+            return value
+        close = difflib.get_close_matches(value, allowed, n=1)
+        hint = f", did you mean {close[0]}?" if close else ""
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}{hint}")
+
+    return check
+
+
+def device_name(value: str) -> str:
+    """A device that this machine has."""
+    import torch
+
+    try:
+        device = torch.device(value)
+    except RuntimeError:
+        raise typer.BadParameter(f"{value!r} is not a device; allowed are cpu, cuda, cuda:N, mps") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise typer.BadParameter(
+            f"{value!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu is allowed"
+        )
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise typer.BadParameter(f"{value!r} is not a device; allowed are cpu, cuda, cuda:N, mps")
+    return value
+
+
+def shares(value: str | None) -> tuple[float, ...] | None:
+    """Comma-separated shares in (0, 1]; percentages are understood."""
+    if value is None:
+        return None
+    found = []
+    for piece in value.split(","):
+        text = piece.strip()
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            raise typer.BadParameter(
+                f"{piece.strip()!r} is not a number; allowed are shares in (0, 1], e.g. 0.75,0.5"
+            ) from None
+        if not 0 < number <= 1:
+            raise typer.BadParameter(f"{piece.strip()} is not in (0, 1]; budgets are shares of the unreduced cost")
+        found.append(number)
+    return tuple(found)
+
+
+def pair(value: str) -> tuple[int, int]:
+    """``CLIPSxCROPS`` as two numbers."""
+    left, _, right = value.lower().partition("x")
+    if not (left.isdecimal() and right.isdecimal() and int(left) > 0 and right in ("1", "3")):
+        raise typer.BadParameter(f"{value!r} is not CLIPSxCROPS, e.g. 1x1 or 5x3; crops are 1 or 3")
+    return int(left), int(right)
+
+
+Backbone = Annotated[
+    str,
+    typer.Option("--backbone", help="A name of `tokred list backbones`, timm/NAME, or hf/FOLDER.", show_default=True),
+]
+Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="Weights file for the backbone.")]
+Classes = Annotated[
+    int | None, typer.Option("--num-classes", min=1, help="Length of the logits, where the checkpoint's head differs.")
+]
+Device = Annotated[str, typer.Option("--device", callback=device_name, help="cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option("--dtype", callback=one_of(*DTYPES), help=f"One of {', '.join(DTYPES)}.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output, NaN as null."""
+    import json
+
+    print(json.dumps(value, indent=1, allow_nan=False))

@@ -1,0 +1,166 @@
+"""The results of a comparison as plain values: what results.json holds."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from torch import nn
+
+from tokred.backbones.spec import BackboneInfo
+from tokred.data.cache import MaterialisedSource
+from tokred.data.source import Failure
+from tokred.measure.latency import LatencyRun
+from tokred.run.environment import environment
+from tokred.run.evaluate import Predictions
+from tokred.run.rows import DEFAULT_BUDGETS, Row
+from tokred.run.scores import score_row, speed_entry
+from tokred.run.settings import CompareSettings
+
+
+@dataclass
+class Job:
+    """One row with its cell: ``seconds`` and ``predictions`` are there once it is finished."""
+
+    row: Row
+    id: str
+    seconds: float | None = None
+    predictions: Predictions | None = None
+
+
+def assemble(
+    settings: CompareSettings,
+    jobs: list[Job],
+    timings: LatencyRun | None,
+    source: MaterialisedSource,
+    host: nn.Module,
+    info: BackboneInfo,
+    *,
+    batch: int,
+    weights: str,
+    complete: bool,
+) -> dict[str, Any]:
+    """All that was found, with what it was found with; NaN and infinities become None.
+
+    Args:
+        jobs: the unreduced model first.
+        timings: one interleaved run of all finished jobs, by id.
+        batch: clips per call; weights: digest of the host's weights.
+        complete: False when the run was stopped.
+    """
+    first = jobs[0].row
+    assert first.report is not None
+    assert first.model is not None
+    results = {
+        "schema": 1,
+        "kind": "compare",
+        "title": f"{settings.backbone} on {source.name}",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["tokred", *sys.argv[1:]]),
+        "complete": complete,
+        "environment": environment(settings.device, settings.dtype),
+        "backbone": {
+            "name": settings.backbone,
+            "checkpoint": settings.checkpoint,
+            "weights": info.weights,
+            "weights_sha": weights,
+            "gmac": first.report.gmac,
+            "params": sum(p.numel() for p in host.parameters()),
+            "tokens": first.model.geometry.tokens,
+            "notes": list(info.notes),
+        },
+        "data": {
+            "name": source.name,
+            "digest": source.digest(),
+            "items": len(source),
+            "clips": source.rows,
+            "label_sets": [{"name": s.name, "classes": list(s.classes)} for s in source.label_sets],
+            "failures": [{"path": f.path, "reason": f.reason} for f in source.failures],
+            "notes": list(source.notes),
+        },
+        "settings": {
+            "budgets": list(settings.budgets or DEFAULT_BUDGETS),
+            "seed": settings.seed,
+            "batch_size": batch,
+            "clips": settings.clips,
+            "views": list(settings.views),
+            "sampling": settings.sampling,
+            "timing": None if timings is None else {"threads": timings.threads, "notes": list(timings.notes)},
+        },
+        "rows": _rows(jobs, timings, source, batch),
+    }
+    found = _plain(results)
+    assert isinstance(found, dict)
+    return found
+
+
+def failures_of(results: dict[str, Any]) -> list[Failure]:
+    """Everything that went wrong in a run: unusable items and failed rows."""
+    items = [Failure(f["path"], f["reason"]) for f in results["data"]["failures"]]
+    rows = [Failure(r["reducer"], r["reason"]) for r in results["rows"] if r["status"] == "failed"]
+    return items + rows
+
+
+def _rows(jobs: list[Job], timings: LatencyRun | None, source: MaterialisedSource, batch: int) -> list[dict[str, Any]]:
+    first = jobs[0]
+    assert first.row.report is not None
+    speeds = {} if timings is None else {timing.name: timing for timing in timings.timings}
+    entries = []
+    for job in jobs:
+        entry = _entry(job, first.row.report.macs)
+        if job.predictions is not None and first.predictions is not None:
+            entry.update(score_row(job.predictions, first.predictions, source.label_sets, is_reference=job is first))
+        if job.id in speeds and first.id in speeds:
+            entry["speed"] = speed_entry(speeds[job.id], speeds[first.id], batch, entry["gmac_share"])
+        entries.append(entry)
+    return entries
+
+
+def _entry(job: Job, full_macs: int) -> dict[str, Any]:
+    row, report = job.row, job.row.report
+    plan = row.model.plan if row.model is not None else None
+    return {
+        "id": job.id,
+        "method": row.method,
+        "label": row.method,
+        "reducer": row.spec,
+        "budget": row.budget,
+        "status": _status(job),
+        "reason": row.reason,
+        "learned": row.learned,
+        "gmac": None if report is None else report.gmac,
+        "gmac_share": None if report is None else report.macs / full_macs,
+        "reduction_gmac": None if report is None else report.reduction / 1e9,
+        "executed_reduction_gmac": None if report is None else report.executed_reduction / 1e9,
+        "tokens_final": None if plan is None else plan.final,
+        "tokens_per_block": None if plan is None else list(plan.attention),
+        "accuracy": {},
+        "agreement": None,
+        "kl": None,
+        "feature_distance": None,
+        "speed": None,
+        "notes": row.notes,
+        "seconds": job.seconds,
+    }
+
+
+def _status(job: Job) -> str:
+    if job.predictions is not None:
+        return "done"
+    if job.row.model is None:
+        return "refused"
+    return "failed" if job.row.reason is not None else "pending"
+
+
+def _plain(value: Any) -> Any:
+    """The value with NaN and infinities as None, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

@@ -1,0 +1,103 @@
+"""From reducers and budgets to the rows of a comparison, before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from tokred.attach import Attached, attach
+from tokred.backbones.geometry import Geometry
+from tokred.budget import BudgetError, solve
+from tokred.dry import dry_run
+from tokred.measure.flops import MacReport, count
+from tokred.reducer import TokenReducer
+from tokred.registry import build, list_methods
+
+UNREDUCED = "none"
+
+
+@dataclass
+class Row:
+    """One line of a comparison.
+
+    Args:
+        method: registered name; spec: full settings; budget: share it was solved for, None = as given.
+        model: the attached host, None where it was refused; report: multiply-adds.
+        reason: why it was refused or failed; notes: what must be shown with it.
+    """
+
+    method: str
+    spec: str
+    budget: float | None = None
+    model: Attached | None = None
+    report: MacReport | None = None
+    reason: str | None = None
+    notes: list[str] = field(default_factory=list)
+    learned: bool = False
+
+
+def plan_rows(
+    host: nn.Module,
+    geometry: Geometry,
+    specs: Sequence[str] | None,
+    budgets: Sequence[float] | None,
+) -> list[Row]:
+    """All rows of a comparison, the unreduced model first.
+
+    Args:
+        specs: reducers as strings; None = every registered method.
+        budgets: shares of the unreduced cost that each reducer is solved for. None: those that come with a strength
+            run as given, the others are solved for 75, 50 and 35 %.
+    Raises:
+        RegistryError: a spec that cannot be built.
+    """
+    rows = [_given(host, geometry, build(UNREDUCED))]
+    names = [name for name in list_methods() if name != UNREDUCED] if specs is None else specs
+    for spec in names:
+        reducer = build(spec)
+        if reducer.method == UNREDUCED:
+            continue
+        if budgets is None and _is_set(reducer):
+            rows.append(_given(host, geometry, reducer))
+        else:
+            rows += [_solved(host, geometry, reducer, share) for share in budgets or DEFAULT_BUDGETS]
+    return rows
+
+
+DEFAULT_BUDGETS = (0.75, 0.5, 0.35)
+
+
+def _is_set(reducer: TokenReducer) -> bool:
+    """Whether the user gave a strength, or there is none to solve for."""
+    if not reducer.strength:
+        return True
+    plain = type(reducer)().config if reducer.strength in reducer.config else {}
+    return (
+        bool(reducer.config.get(reducer.strength) != plain.get(reducer.strength)) or reducer.schedule.kind == "tokens"
+    )
+
+
+def _given(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row:
+    row = Row(reducer.method or type(reducer).__name__, reducer.spec, learned=reducer.capabilities.trainable)
+    try:
+        row.model = attach(host, reducer)
+        if reducer.capabilities.static_counts:
+            row.report = count(geometry, dry_run(reducer, geometry))
+        row.notes = list(row.model.notes)
+    except ValueError as error:
+        row.reason = str(error)
+    return row
+
+
+def _solved(host: nn.Module, geometry: Geometry, reducer: TokenReducer, share: float) -> Row:
+    name = reducer.method or type(reducer).__name__
+    try:
+        solution = solve(reducer, geometry, share)
+    except (BudgetError, ValueError) as error:
+        return Row(name, reducer.spec, share, reason=str(error))
+    row = _given(host, geometry, solution.reducer)
+    row.budget = share
+    row.notes += solution.notes
+    return row
