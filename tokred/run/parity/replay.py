@@ -1,0 +1,165 @@
+"""Replay golden vectors: outputs of the published code, stored in files, against what this package computes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+
+from tokred.run.parity import evit, evit_models, sta, tome, tome_models, videomae
+from tokred.run.parity.golden import Golden, one_line
+from tokred.run.parity.ledger import Ledger
+from tokred.run.parity.settings import Malformed
+
+SUFFIX = ".safetensors"
+
+Replay = Callable[[Golden, Ledger], None]
+
+HOSTED: dict[str, Replay] = {
+    "sta function level": sta.function,
+    "sta end to end": sta.end_to_end,
+    "tome function level": tome.function,
+    "tome chained merges": tome.chain,
+    "tome kth bipartite": tome.every_kth,
+    "tome r schedules": tome.schedules,
+    "tome end to end": tome_models.timm_models,
+    "tome composed on a VideoMAE-style video ViT": tome_models.composed,
+    "evit function": evit.function,
+    "evit end_to_end": evit_models.end_to_end,
+    "evit schedule": evit.schedule,
+    "VideoMAE ViT end to end": videomae.end_to_end,
+    "sin-cos position table": videomae.positions,
+}
+"""What a file calls itself -> how it is replayed."""
+
+NOT_HOSTED: tuple[tuple[str, str], ...] = (
+    (r"STA on VideoSwin|nearest kept token|VideoSwin block on kept", "STA on backbone videoswin is not hosted"),
+    (r"STViT|dumbbell|STGM|semantic.token|intra-window spatial", "method stvit is not hosted"),
+    (r"STTS", "method stts is not hosted"),
+    (r"eventful", "method eventful is not hosted"),
+    (r"vid_tldr", "method vid_tldr is not hosted"),
+    (r"dynamicvit", "method dynamicvit is not hosted"),
+    (r"Video-?Swin|SwinTransformer3D|relative position index|inflate a 2D Swin", "backbone videoswin is not hosted"),
+)
+"""Files of methods and backbones that exist in the field and are not here: named, and refused."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What came of one file.
+
+    Args:
+        path: the file; kind: what it calls itself.
+        status: "pass", "fail" (it differs, or cannot be read) or "refused" (nothing here replays its kind).
+        decisions: indices and counts that are equal, and all of them; None when none was compared.
+        max_error, tolerance: of the value that came closest to its tolerance, or went furthest over it.
+        detail: what was compared, or what differs, on one line.
+        seconds: time taken.
+    """
+
+    path: Path
+    kind: str
+    status: str
+    decisions: tuple[int, int] | None
+    max_error: float | None
+    tolerance: float | None
+    detail: str
+    seconds: float
+
+    def line(self) -> str:
+        """The report on one line."""
+        parts = [f"{self.status:<7} {self.path.name}"]
+        if self.decisions is not None:
+            equal, total = self.decisions
+            parts.append(f"decisions equal ({total})" if equal == total else f"decisions {equal}/{total} equal")
+        if self.max_error is not None and self.tolerance is not None:
+            parts.append(f"max error {self.max_error:.1e} (allowed {self.tolerance:.0e})")
+        return "  ".join([*parts, self.detail])
+
+
+def find_files(folder: Path | str, only: str | None = None) -> list[Path]:
+    """Golden files of a folder and the folders in it, sorted; or the one file given.
+
+    Args:
+        only: shell pattern of file names.
+    Raises:
+        ValueError: there is no such folder, or no such file in it.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        found = [folder]
+    elif folder.is_dir():
+        found = sorted(path for path in folder.rglob(f"*{SUFFIX}") if path.is_file())
+    else:
+        raise ValueError(f"{folder} is not a folder of golden vectors: there is no such folder")
+    if not found:
+        raise ValueError(f"{folder} holds no golden vectors (*{SUFFIX})")
+    chosen = [path for path in found if only is None or fnmatch(path.name, only) or fnmatch(path.stem, only)]
+    if not chosen:
+        raise ValueError(f"none of the {len(found)} golden files in {folder} is named like {only!r}")
+    return chosen
+
+
+def replay_folder(folder: Path | str, *, only: str | None = None, device: str = "cpu") -> list[FileReport]:
+    """Replay every golden file of a folder and the folders in it.
+
+    Args:
+        only: shell pattern of file names, e.g. "videomae*"; device: where to compute.
+    Raises:
+        ValueError: there is nothing to replay.
+    """
+    return list(replay_files(find_files(folder, only), device=device))
+
+
+def replay_files(paths: list[Path], *, device: str = "cpu") -> Iterator[FileReport]:
+    """Replay files one after another, each report as soon as it is there."""
+    for path in paths:
+        yield replay_file(path, device=device)
+
+
+def replay_file(path: Path | str, *, device: str = "cpu") -> FileReport:
+    """Replay one golden file. Whatever is wrong with the file is in the report: nothing is raised."""
+    path, start = Path(path), time.perf_counter()
+    kind, status, ledger = "unreadable", "fail", Ledger()
+    try:
+        golden = Golden(path, device)
+        kind = golden.kind
+        replay = HOSTED.get(kind)
+        if replay is None:
+            status, detail = "refused", _why_not(golden)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                replay(golden, ledger)
+            golden.finish()
+            if not ledger.compared:
+                raise Malformed("the file holds nothing to compare")
+            status, detail = "fail" if ledger.failures else "pass", ledger.detail()
+    except Malformed as error:
+        detail = "; ".join([one_line(error), *ledger.failures[:2]])
+    except Exception as error:
+        # Any file may be in the folder: its fault is a line of the report, not a traceback.
+        detail = "; ".join([f"{type(error).__name__}: {one_line(error)}", *ledger.failures[:2]])
+    return FileReport(
+        path,
+        kind,
+        status,
+        (ledger.equal, ledger.total) if ledger.total else None,
+        ledger.error,
+        ledger.tolerance,
+        detail,
+        time.perf_counter() - start,
+    )
+
+
+def _why_not(golden: Golden) -> str:
+    take = golden.settings.take
+    told = " ".join(str(take(name, "")) for name in ("method", "kind", "repo", "source", "config"))
+    for pattern, reason in NOT_HOSTED:
+        if re.search(pattern, told, re.IGNORECASE):
+            return reason
+    return f"unknown kind: {golden.kind[:120]}; known are {', '.join(HOSTED)}"
