@@ -1,0 +1,49 @@
+"""The file that a training run leaves: float16 weights with where they come from and what they reach."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tokred.backbones.convert import save_weights
+from tokred.data.source import Source
+from tokred.run.train_spec import TrainSpec
+
+STORED = torch.float16
+
+
+def as_stored(model: nn.Module) -> nn.Module:
+    """The model with its weights rounded to the precision of the file, so that what is measured is what is shipped."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(STORED))
+    return model
+
+
+def export(model: nn.Module, path: Path, spec: TrainSpec, source: Source, accuracy: dict[str, dict[str, float]]) -> str:
+    """Writes safetensors with the recipe and the results in its header.
+
+    Args:
+        model: the trained model; of a reduced one its host's weights are written.
+        path: the file.
+        spec: the recipe.
+        source: the held-out clips that it was measured on.
+        accuracy: change -> label set -> top-1 in [0, 1].
+    Returns:
+        sha256 of the stored tensors.
+    """
+    host = getattr(model, "host", model)
+    metadata = {
+        "recipe": spec.name,
+        "seed": str(spec.seed),
+        "spec": spec.model_dump_json(),
+        "data": f"{source.name}, {len(source)} held-out clips",
+        "data_digest": source.digest(),
+        "top1": json.dumps(accuracy),
+    }
+    return save_weights(
+        host.state_dict(), path, source=f"tokred train, recipe {spec.name}", dtype=STORED, metadata=metadata
+    )

@@ -1,0 +1,190 @@
+"""The recipe of a training run: read from YAML, checked before anything is computed, every error at once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class SpecError(ValueError):
+    """A recipe that cannot be run; the message lists everything that is wrong, one line each."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(_Part):
+    """A video ViT in VideoMAE's layout (``tokred.backbones.videomae.VideoViT``)."""
+
+    patch_size: int = Field(8, ge=1)
+    tubelet_size: int = Field(2, ge=1)
+    dim: int = Field(96, ge=1)
+    depth: int = Field(9, ge=1)
+    num_heads: int = Field(3, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    positions: Literal["flat", "grid", "learned"] = "grid"
+
+    @model_validator(mode="after")
+    def _divides(self) -> ModelSpec:
+        if self.dim % self.num_heads:
+            raise ValueError(f"num_heads = {self.num_heads} does not divide dim = {self.dim}")
+        return self
+
+
+class DataSpec(_Part):
+    """The generated action data set."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    seed: int = Field(0, ge=0)
+    size: int = Field(64, ge=16)
+    frames: int = Field(16, ge=4)
+
+
+class OptimizerSpec(_Part):
+    """AdamW; weight decay acts on matrices only."""
+
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.05, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up at the start of the run")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights, 0 = off")
+
+
+class StageSpec(_Part):
+    """One leg of the curriculum.
+
+    The learning rate goes from ``lr[0]`` to ``lr[1]`` along half a cosine. ``tokens`` is the share of patches that the
+    model sees (those of the object, the rest at random: a cheap start), ``hold`` the share of micro-batches whose poses
+    are held for a tubelet, and ``aux`` the weight of the auxiliary losses on the object's place and displacement.
+    """
+
+    name: str
+    steps: int = Field(ge=1)
+    lr: tuple[float, float]
+    tokens: float = Field(1.0, gt=0, le=1)
+    hold: float = Field(1.0, ge=0, le=1)
+    aux: float = Field(0.0, ge=0)
+
+
+class EvaluationSpec(_Part):
+    """Held-out clips of the final evaluation, and of the short one after each stage."""
+
+    clips: int = Field(2000, ge=1)
+    stage_clips: int = Field(400, ge=0)
+
+
+class TrainSpec(_Part):
+    """Everything that decides the weights of a training run."""
+
+    name: str
+    seed: int = Field(0, ge=0)
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    reducer: str | None = Field(None, description="train with this reducer attached, e.g. 'sta:r=12'")
+    batch_size: int = Field(32, ge=1)
+    micro_batch: int = Field(8, ge=1, description="clips that one worker computes at a time; divides batch_size")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    attention: Literal["explicit", "fused"] = Field("explicit", description="attention kernel while training")
+    optimizer: OptimizerSpec = OptimizerSpec()
+    stages: list[StageSpec] = Field(min_length=1)
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSpec:
+        wrong = []
+        if self.batch_size % self.micro_batch:
+            wrong.append(f"micro_batch = {self.micro_batch} does not divide batch_size = {self.batch_size}")
+        if self.data.size % self.model.patch_size:
+            wrong.append(f"model.patch_size = {self.model.patch_size} does not divide data.size = {self.data.size}")
+        if self.data.frames % self.model.tubelet_size or self.data.frames % 2:
+            wrong.append(f"data.frames = {self.data.frames} must be even and a multiple of model.tubelet_size")
+        if self.reducer is not None:
+            if any(stage.tokens < 1 or stage.aux > 0 for stage in self.stages):
+                wrong.append("reducer: stages of a reduced model need tokens = 1 and aux = 0")
+            if self.attention != "fused":
+                wrong.append("reducer: needs attention = fused, the kernel that a reduced model runs with")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+
+def stage_at(spec: TrainSpec, step: int) -> tuple[StageSpec, float]:
+    """The stage of a step and its learning rate (half a cosine from ``lr[0]`` to ``lr[1]``, after the warm-up)."""
+    begin = 0
+    for stage in spec.stages:
+        if step < begin + stage.steps:
+            share = (step - begin) / stage.steps
+            rate = stage.lr[1] + (stage.lr[0] - stage.lr[1]) * (1 + math.cos(math.pi * share)) / 2
+            return stage, rate * min(1.0, (step + 1) / max(1, spec.optimizer.warmup))
+        begin += stage.steps
+    raise ValueError(f"step = {step} is beyond the recipe's {spec.steps}")
+
+
+def load_spec(path: str | Path) -> TrainSpec:
+    """Reads a recipe from a YAML file.
+
+    Raises:
+        SpecError: the file cannot be read, is no YAML mapping, or holds wrong values; every problem is listed.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    return parse_spec(content, str(path))
+
+
+def parse_spec(content: Any, origin: str = "recipe") -> TrainSpec:
+    """A checked recipe from plain values.
+
+    Args:
+        content: nested mappings and lists, as ``yaml.safe_load`` gives them.
+        origin: what error messages call it.
+    Raises:
+        SpecError: anything wrong; every problem is listed.
+    """
+    if not isinstance(content, dict):
+        raise SpecError(f"{origin}: must be a mapping of settings, is {type(content).__name__}")
+    try:
+        return TrainSpec.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise SpecError("\n".join([f"{origin}: {len(lines)} problem(s)", *(f"  {line}" for line in lines)])) from error
+
+
+def _explain(problem: Any) -> str:
+    location = problem["loc"]
+    where = ".".join(str(part) for part in location) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        allowed = _allowed(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(allowed)}"
+        return f"{where}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{where}: missing"
+    given = problem["input"]
+    shown = "" if isinstance(given, dict) else f" (given: {given!r})"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _allowed(location: tuple[int | str, ...]) -> list[str]:
+    parts: dict[str, type[BaseModel]] = {
+        "model": ModelSpec,
+        "data": DataSpec,
+        "optimizer": OptimizerSpec,
+        "stages": StageSpec,
+        "evaluation": EvaluationSpec,
+    }
+    owner = parts[str(location[0])] if location else TrainSpec
+    return sorted(owner.model_fields)

@@ -1,0 +1,244 @@
+"""Loss and gradients of one optimizer step, computed by micro-batches on worker threads.
+
+A micro-batch is a pure function of (recipe, step, position in the batch), runs on one thread, and the gradients are
+added up in order: the weights depend neither on the number of threads nor on interruptions.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokred.backbones.videomae import Attention, VideoViT
+from tokred.data.synthetic import Scene, SyntheticActions, object_share
+from tokred.data.synthetic.render import stream_seed
+from tokred.run.train_spec import StageSpec, TrainSpec
+
+# An object covers few tokens and moves little in these units; the weights bring the parts to the size of the others.
+REGRESSION_WEIGHT = 5.0
+OBJECT_SHARE = 0.05
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class AuxHeads(nn.Module):
+    """Where the object is and where it goes, per token and for the clip; only used in training."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.token = nn.Linear(dim, 6)  # objectness, place (2), displacement (3)
+        self.clip = nn.Linear(dim, 3)  # displacement
+
+
+class Trainee(nn.Module):
+    """The model with its auxiliary heads: everything that has parameters in training."""
+
+    def __init__(self, model: nn.Module, aux: AuxHeads | None) -> None:
+        super().__init__()
+        self.model = model
+        self.aux = aux
+
+
+class Workers:
+    """Threads that each compute on one core.
+
+    Args:
+        threads: number of threads.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results in the order of the items, which are taken as they are needed and not all at once."""
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(self.pool.submit(function, item))
+            if len(waiting) > 2 * self.threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextmanager
+def workers(threads: int) -> Iterator[Workers]:
+    """Worker threads for the length of a block; the caller's thread count is restored."""
+    before = torch.get_num_threads()
+    crew = Workers(threads)
+    try:
+        yield crew
+    finally:
+        crew.pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def explicit_attention(self: Attention, x: Tensor) -> Tensor:
+    """Attention as two products and a softmax: its backward is faster than the fused one on CPU."""
+    q, k, v = self.heads(x)
+    weights = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+    return self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+def working_copy(trainee: Trainee, spec: TrainSpec) -> Trainee:
+    """A copy in the training precision and with the training kernel; the master weights stay float32."""
+    copy = deepcopy(trainee)
+    if spec.precision == "bf16":
+        copy = copy.bfloat16()
+    if spec.attention == "explicit":
+        for module in copy.modules():
+            if isinstance(module, Attention):
+                module.forward = types.MethodType(explicit_attention, module)  # type: ignore[method-assign]
+    return copy
+
+
+class StepEngine:
+    """Gradients of the recipe's loss.
+
+    Args:
+        spec: the recipe.
+        trainee: master weights, float32; updated by the caller between steps.
+        crew: worker threads.
+        device: where the working copy computes.
+    """
+
+    def __init__(self, spec: TrainSpec, trainee: Trainee, crew: Workers, device: torch.device) -> None:
+        self.spec, self.master, self.crew, self.device = spec, trainee, crew, device
+        self.copy = working_copy(trainee, spec)
+        data = spec.data
+        self.sources = {
+            hold: SyntheticActions(1, data.seed, "train", size=data.size, frames=data.frames, hold=hold)
+            for hold in (False, True)
+        }
+
+    def gradients(self, step: int, stage: StageSpec) -> dict[str, float]:
+        """Writes ``.grad`` of the master weights for a step and returns the batch's figures.
+
+        Returns:
+            mean loss, loss parts and training accuracies.
+        """
+        masters = list(self.master.parameters())
+        copies = list(self.copy.parameters())
+        with torch.no_grad():
+            for target, source in zip(copies, masters, strict=True):
+                target.copy_(source)
+        parts = self.spec.batch_size // self.spec.micro_batch
+        results = self.crew.map(lambda part: self._micro_batch(step, part, stage, copies), range(parts))
+        total: dict[str, float] = {}
+        for parameter in masters:
+            parameter.grad = torch.zeros_like(parameter)
+        for gradients, figures in results:
+            for parameter, gradient in zip(masters, gradients, strict=True):
+                if gradient is not None and parameter.grad is not None:
+                    parameter.grad.add_(gradient.to(parameter.dtype), alpha=1 / parts)
+            for key, value in figures.items():
+                total[key] = total.get(key, 0.0) + value / parts
+        return total
+
+    def _micro_batch(
+        self, step: int, part: int, stage: StageSpec, parameters: list[nn.Parameter]
+    ) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
+        spec, size = self.spec, self.spec.micro_batch
+        generator = torch.Generator().manual_seed(stream_seed("micro-batch", spec.seed, step, part))
+        hold = torch.rand(1, generator=generator).item() < stage.hold
+        patches = (spec.data.frames // spec.model.tubelet_size) * (spec.data.size // spec.model.patch_size) ** 2
+        lottery = torch.rand(size, patches, generator=generator)
+        # Another seed of the run takes other clips: offset by whole label blocks, far beyond any run's length.
+        first = spec.seed * 80_000_000 + step * spec.batch_size + part * size
+        scene = self.sources[hold].scene(range(first, first + size))
+        share = object_share(scene, spec.model.tubelet_size, spec.model.patch_size, spec.data.frames).flatten(1)
+        seen = share >= OBJECT_SHARE  # (B, P)
+        keep = None
+        if stage.tokens < 1:
+            count = max(1, round(stage.tokens * patches))
+            keep = (lottery + seen.float()).topk(count, dim=1).indices.sort(dim=1).values
+        with torch.enable_grad():
+            loss, figures = self._loss(scene, seen, keep, stage)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return gradients, figures
+
+    def _loss(
+        self, scene: Scene, seen: Tensor, keep: Tensor | None, stage: StageSpec
+    ) -> tuple[Tensor, dict[str, float]]:
+        model, smoothing = self.copy.model, self.spec.optimizer.label_smoothing
+        dtype = torch.bfloat16 if self.spec.precision == "bf16" else torch.float32
+        clips = scene.rendered.clips.to(self.device, dtype)
+        tokens = None
+        if self.spec.reducer is None and isinstance(model, VideoViT):
+            tokens = model.embed(clips)
+            if keep is not None:
+                tokens = tokens.gather(1, keep.to(self.device)[..., None].expand(-1, -1, tokens.shape[-1]))
+            for block in model.blocks:
+                tokens = block(tokens)
+            features = model.pool(tokens)
+            logits = model.head(features).float()
+        else:
+            logits = model(clips).float()
+        total = torch.zeros((), device=self.device)
+        figures = {}
+        for labels, wanted in zip(self.sources[True].label_sets, (scene.appearance, scene.motion), strict=True):
+            part = logits[:, labels.offset : labels.offset + len(labels.classes)]
+            wanted = wanted.to(self.device)
+            loss = F.cross_entropy(part, wanted, label_smoothing=smoothing)
+            total = total + loss
+            figures[f"{labels.name}_loss"] = loss.item()
+            figures[f"{labels.name}_top1"] = (part.argmax(-1) == wanted).float().mean().item()
+        if stage.aux > 0 and self.copy.aux is not None and tokens is not None:
+            loss = auxiliary_loss(self.copy.aux, tokens, features, scene, seen, keep, self.spec)
+            total = total + stage.aux * loss
+            figures["aux_loss"] = loss.item()
+        figures["loss"] = total.item()
+        return total, figures
+
+
+def auxiliary_loss(
+    heads: AuxHeads,
+    tokens: Tensor,
+    features: Tensor,
+    scene: Scene,
+    seen: Tensor,
+    keep: Tensor | None,
+    spec: TrainSpec,
+) -> Tensor:
+    """Losses of objectness per token, of the object's place at its tokens, and of its displacement over the clip.
+
+    Args:
+        heads: their layers.
+        tokens: last block's output, (B, K, C).
+        features: pooled features, (B, C).
+        scene: the clips' truth.
+        seen: (B, P) bool, patches that show the object.
+        keep: (B, K) patches that the model saw; None = all, K = P.
+        spec: the recipe.
+    Returns:
+        scalar, float32.
+    """
+    tubelets = spec.data.frames // spec.model.tubelet_size
+    b, patches = seen.shape
+    place = scene.rendered.centre / (spec.data.size / 2) - 1
+    state = torch.cat([place, scene.rendered.scale.log()[..., None]], dim=-1)  # (B, poses, 3)
+    state = state.reshape(b, tubelets, -1, 3).mean(2)
+    change = state[:, -1] - state[:, 0]  # (B, 3)
+    spread = state[:, :, :2].repeat_interleave(patches // tubelets, dim=1)  # (B, P, 2)
+    wanted = torch.cat([spread, change[:, None].expand(-1, patches, -1)], dim=-1)
+    if keep is not None:
+        seen = seen.gather(1, keep)
+        wanted = wanted.gather(1, keep[..., None].expand(-1, -1, 5))
+    wanted, here = wanted.to(tokens.device), seen.float().to(tokens.device)
+    per_token = heads.token(heads.norm(tokens)).float()
+    objectness = F.binary_cross_entropy_with_logits(per_token[..., 0], here)
+    error = (per_token[..., 1:] - wanted).square().mean(-1)
+    at_object = (error * here).sum() / here.sum().clamp_min(1)
+    whole = (heads.clip(features).float() - change.to(tokens.device)).square().mean()
+    return objectness + REGRESSION_WEIGHT * (at_object + whole)
