@@ -70,17 +70,14 @@ class ToMe(TokenReducer):
 
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
         r, wanted = _merged(step, count)
-        clamped = f"block {step.block}: r = {wanted} clamped to {r}, half of {count} tokens"
+        clamped = f"block {step.block}: r = {wanted} clamped to {r}, half of the tokens"
         return Promise(count - r, None if r else groups, (clamped,) if r < wanted else ())
 
     def strength_range(self, geometry: Geometry) -> Strength:
-        """r up to where no block is clamped; keep down to one half."""
+        """r up to half of the tokens (large ones are clamped in late blocks, which is noted); keep down to one half."""
         if self.schedule.kind == "keep":
             return Strength("keep", 1.0, 0.5, whole=False)
-        high = geometry.grid.patches // 2
-        while high > 0 and self.with_(r=high).check(geometry):
-            high -= 1
-        return Strength("r", 0, high, whole=True)
+        return Strength("r", 0, geometry.grid.patches // 2, whole=True)
 
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:
         """The similarities of even with odd tokens."""

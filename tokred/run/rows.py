@@ -85,7 +85,7 @@ def _given(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row:
         row.model = attach(host, reducer)
         if reducer.capabilities.static_counts:
             row.report = count(geometry, dry_run(reducer, geometry))
-        row.notes = list(row.model.notes)
+        row.notes = _joined(row.model.notes)
     except ValueError as error:
         row.reason = str(error)
     return row
@@ -101,3 +101,9 @@ def _solved(host: nn.Module, geometry: Geometry, reducer: TokenReducer, share: f
     row.budget = share
     row.notes += solution.notes
     return row
+
+
+def _joined(notes: Sequence[str]) -> list[str]:
+    """Notes with those about single blocks joined to one."""
+    blocks = [note for note in notes if note.startswith("block ")]
+    return (["; ".join(blocks)] if blocks else []) + [note for note in notes if note not in blocks]
