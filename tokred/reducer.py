@@ -194,18 +194,23 @@ class TokenReducer(nn.Module, ABC):
 
 
 def keep_top(tokens: Tokens, score: Tensor, count: int, *, order: str = "position", groups: int | None = None) -> Keep:
-    """Keep the ``count`` patch tokens with the highest score; prefix tokens stay in front; ties go to the earlier.
+    """Keep the patch tokens with the highest score; prefix tokens stay in front; ties go to the earlier.
 
     Args:
         tokens: (B, N, C) tokens.
-        score: (B, N - prefix), higher = kept. NaN ranks lowest.
-        count: patch tokens to keep.
+        score: (B, N - prefix), higher = kept; or (B, T, S) by temporal group. NaN ranks lowest.
+        count: patch tokens to keep, of all or of each group.
         order: "position" or "score" (descending).
-        groups: temporal groups that still hold after it.
+        groups: temporal groups that still hold after it; those of a (B, T, S) score hold by themselves.
     """
-    ranked = torch.nan_to_num(score.detach(), nan=float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :count]
+    ranks = torch.nan_to_num(score.detach(), nan=float("-inf")).argsort(dim=-1, descending=True, stable=True)
+    ranked = ranks[..., :count]
     if order == "position":
-        ranked = ranked.sort(dim=1).values
+        ranked = ranked.sort(dim=-1).values
+    if score.ndim == 3:
+        groups, size = score.shape[1:]
+        start = torch.arange(groups, device=score.device).mul_(size)[:, None]
+        ranked = (ranked + start).flatten(1)
     return keep_patches(tokens, ranked, groups=groups)
 
 
