@@ -13,9 +13,9 @@ from torch import nn
 import tokred.run.train as engine
 from tokred.backbones.convert import load_checkpoint, read_checkpoint
 from tokred.backbones.videomae import VideoViT
-from tokred.run.sanity import accuracies, changes
 from tokred.run.train import train
-from tokred.run.train_spec import SpecError, TrainSpec, load_spec, parse_spec, stage_at
+from tokred.run.train_export import TrainResult
+from tokred.run.train_spec import SpecError, TrainSpec, parse_spec
 from tokred.run.train_state import save_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k != "clips_per_s"} for line in lines]
 
 
-def run(spec: TrainSpec, folder: Path, **options: Any) -> engine.TrainResult:
+def run(spec: TrainSpec, folder: Path, **options: Any) -> TrainResult:
     return train(spec, folder, say=quiet, log_every=2, checkpoint_every=1, threads=options.pop("threads", 1), **options)
 
 
@@ -97,6 +97,15 @@ def test_training_changes_the_weights_and_the_same_seed_repeats_them(tmp_path: P
     assert torch.equal(state(first.model), state(second.model))
     assert not torch.equal(state(first.model), state(other.model))
     assert not torch.equal(state(first.model), state(engine.build_model(recipe())))
+
+
+def test_seed_and_precision_may_be_given_instead_of_the_recipes(tmp_path: Path) -> None:
+    asked = run(recipe(), tmp_path / "a", seed=1, precision="fp32")
+    written = run(recipe(seed=1, precision="fp32"), tmp_path / "b")
+    assert torch.equal(state(asked.model), state(written.model))
+    assert asked.summary()["steps"] == 6
+    with pytest.raises(SpecError, match="precision"):
+        run(recipe(), tmp_path / "c", precision="int8")
 
 
 def test_the_number_of_threads_does_not_change_the_weights(tmp_path: Path) -> None:
@@ -195,96 +204,3 @@ def test_loss_falls(tmp_path: Path) -> None:
     train(recipe(stages=stages, batch_size=8), tmp_path, say=quiet, threads=1, log_every=10)
     losses = [e["aux_loss"] for e in events(tmp_path) if "loss" in e]
     assert losses[-1] < 0.8 * losses[0]
-
-
-def test_learning_rate_warms_up_and_follows_the_stages() -> None:
-    spec = recipe(optimizer={"warmup": 2})
-    rates = [stage_at(spec, step)[1] for step in range(6)]
-    assert rates[0] == pytest.approx(0.005)
-    assert rates[1:3] == [0.01, 0.01]
-    assert rates[3] == pytest.approx(0.01)
-    assert rates[3] > rates[4] > rates[5] > 0
-    assert [stage_at(spec, step)[0].name for step in (2, 3)] == ["few", "all"]
-    with pytest.raises(ValueError, match="beyond"):
-        stage_at(spec, 6)
-
-
-def test_every_error_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
-    file = tmp_path / "wrong.yaml"
-    file.write_text(
-        "name: x\nbatchsize: 3\nmodel: {dept: 3, dim: 10, num_heads: 3}\noptimizer: {clip: -1}\n"
-        "stages: [{name: a, steps: 0, lr: [0.1, 0.0], hld: 1}]\n"
-    )
-    with pytest.raises(SpecError, match="problem") as caught:
-        load_spec(file)
-    text = str(caught.value)
-    for expected in (
-        str(file),
-        "batchsize: unknown key; did you mean batch_size",
-        "model.dept: unknown key; did you mean depth",
-        "optimizer.clip",
-        "(given: -1)",
-        "stages.0.steps",
-        "stages.0.hld: unknown key; did you mean hold",
-    ):
-        assert expected in text
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"micro_batch": 3}, "micro_batch = 3 does not divide batch_size = 4"),
-        ({"model": {"dim": 10, "num_heads": 3}}, "num_heads = 3 does not divide dim = 10"),
-        ({"model": {"patch_size": 5}}, "patch_size = 5 does not divide"),
-        ({"data": {"size": 16, "frames": 5}}, "frames = 5"),
-        ({"reducer": "tome:r=2"}, "reducer"),
-        ({"stages": []}, "stages"),
-        ({"name": None}, "name"),
-    ],
-)
-def test_settings_that_do_not_fit_each_other_are_refused(changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(SpecError, match=said):
-        recipe(**changed)
-
-
-@pytest.mark.parametrize("text", ["- a list", "name: [unclosed", ""])
-def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(text)
-    with pytest.raises(SpecError, match=r"recipe\.yaml"):
-        load_spec(file)
-    with pytest.raises(SpecError, match=r"missing\.yaml"):
-        load_spec(tmp_path / "missing.yaml")
-
-
-class _Constant(nn.Module):
-    """Always answers the same class of each label set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.eye(18)[3] + torch.eye(18)[12])
-        self.seen: list[torch.Tensor] = []
-
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        self.seen.append(clips.clone())
-        return self.logits.expand(len(clips), 18)
-
-
-def test_sanity_checks_take_time_away() -> None:
-    from tokred.data.synthetic import SyntheticActions
-
-    source = SyntheticActions(80)
-    found = accuracies(_Constant(), source, 2)
-    assert all(values == {"appearance": 0.1, "motion": 0.125} for values in found.values())
-    batch = next(source.batches(3))
-    seen = {name: change(batch.clips, batch) for name, change in changes(2).items()}
-    assert torch.equal(seen["intact"], batch.clips)
-    assert torch.equal(seen["reversed"][:, :, 0], batch.clips[:, :, -1])
-    assert torch.equal(seen["frozen"][:, :, 9], batch.clips[:, :, 0])
-    assert torch.equal(seen["single_tubelet"][:, :, 2:4], batch.clips[:, :, 8:10])
-    pairs = batch.clips.reshape(3, 3, 8, 2, 64, 64)
-    mixed = seen["shuffled"].reshape(3, 3, 8, 2, 64, 64)
-    for clip in range(3):
-        order = [next(j for j in range(8) if torch.equal(mixed[clip, :, i], pairs[clip, :, j])) for i in range(8)]
-        assert sorted(order) == list(range(8))
-        assert order != list(range(8))

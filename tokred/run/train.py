@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,10 @@ from torch import Tensor, nn
 from tokred.backbones.videomae import VideoViT
 from tokred.data.synthetic import SyntheticActions
 from tokred.run.sanity import accuracies
-from tokred.run.train_export import as_stored, export
-from tokred.run.train_spec import TrainSpec, load_spec, stage_at
+from tokred.run.train_export import TrainResult, as_stored, export
+from tokred.run.train_spec import TrainSpec, load_spec, parse_spec, stage_at
 from tokred.run.train_state import TrainLog, load_checkpoint, save_checkpoint
 from tokred.run.train_step import AuxHeads, StepEngine, Trainee, Workers, workers
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run gives.
-
-    Args:
-        model: the trained model, float32, eval mode, without auxiliary heads.
-        accuracy: change ("intact", "reversed", ...) -> label set -> top-1 in [0, 1].
-        weights: the exported file.
-        folder: where checkpoint and log lie.
-        step: optimizer steps done.
-    """
-
-    model: nn.Module
-    accuracy: dict[str, dict[str, float]]
-    weights: Path
-    folder: Path
-    step: int
 
 
 def build_model(spec: TrainSpec) -> nn.Module:
@@ -66,6 +46,8 @@ def train(
     out: str | Path,
     resume: bool = True,
     *,
+    seed: int | None = None,
+    precision: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
     log_every: int = 25,
@@ -79,6 +61,7 @@ def train(
         spec: the recipe, or a YAML file with it.
         out: folder for checkpoint and log; made if missing.
         resume: continue from the folder's checkpoint; False starts again and overwrites.
+        seed, precision: instead of the recipe's.
         device: where to compute.
         threads: CPU worker threads, default: all cores; they change the speed and not the weights.
         log_every: steps between lines of the log.
@@ -89,6 +72,8 @@ def train(
         SpecError: a wrong recipe. ValueError: the folder holds another recipe's checkpoint.
     """
     recipe = spec if isinstance(spec, TrainSpec) else load_spec(spec)
+    given = {"seed": seed, "precision": precision}
+    recipe = parse_spec(recipe.model_dump() | {key: value for key, value in given.items() if value is not None})
     folder, target = Path(out), torch.device(device)
     folder.mkdir(parents=True, exist_ok=True)
     count = threads or os.cpu_count() or 1

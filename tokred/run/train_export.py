@@ -1,9 +1,11 @@
-"""The file that a training run leaves: float16 weights with where they come from and what they reach."""
+"""What a training run leaves: float16 weights with where they come from, and what they reach."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +15,29 @@ from tokred.data.source import Source
 from tokred.run.train_spec import TrainSpec
 
 STORED = torch.float16
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run gives.
+
+    Args:
+        model: the trained model, float32, eval mode, without auxiliary heads.
+        accuracy: change ("intact", "reversed", ...) -> label set -> top-1 in [0, 1].
+        weights: the exported file.
+        folder: where checkpoint and log lie.
+        step: optimizer steps done.
+    """
+
+    model: nn.Module
+    accuracy: dict[str, dict[str, float]]
+    weights: Path
+    folder: Path
+    step: int
+
+    def summary(self) -> dict[str, Any]:
+        """The same in plain values, for JSON."""
+        return {"steps": self.step, "top1": self.accuracy, "weights": str(self.weights), "folder": str(self.folder)}
 
 
 def as_stored(model: nn.Module) -> nn.Module:
