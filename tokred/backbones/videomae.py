@@ -177,7 +177,8 @@ class VideoViT(nn.Module):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if height % patch_size or width % patch_size or frames % tubelet_size:
             raise ValueError(
-                f"patch {patch_size} must divide {height}x{width} pixels and tubelet {tubelet_size} must divide {frames} frames"
+                f"patch {patch_size} must divide {height}x{width} pixels "
+                f"and tubelet {tubelet_size} must divide {frames} frames"
             )
         if dim % num_heads:
             raise ValueError(f"num_heads = {num_heads} does not divide dim = {dim}")
