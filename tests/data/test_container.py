@@ -6,11 +6,12 @@ import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tokred.data.container import DecodeError, PacketIndex, open_video, read_index
+from tokred.data.container import DecodeError, PacketIndex, _missing, open_video, read_index
 from tokred.data.decode import decode, probe
 
 MakeVideo = Callable[..., Path]
@@ -24,8 +25,8 @@ def reason(path: Path) -> str:
     return caught.value.reason
 
 
-def with_sound(path: Path, **streams: tuple[int, int, int]) -> Path:
-    """A file with an AAC track and video streams of (height, width, Disposition)."""
+def with_sound(path: Path, seconds: float = 0.1, **streams: tuple[int, int, int]) -> Path:
+    """A file with an AAC track and video streams of one frame, (height, width, Disposition)."""
     import av
     from av.stream import Disposition
 
@@ -43,7 +44,7 @@ def with_sound(path: Path, **streams: tuple[int, int, int]) -> Path:
             frame.pts = 0
             container.mux(video.encode(frame))
             container.mux(video.encode(None))
-        for number in range(5):
+        for number in range(int(seconds * 44100 / 1024) + 1):
             tone = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
             tone.rate, tone.pts = 44100, 1024 * number
             container.mux(sound.encode(tone))
@@ -147,11 +148,29 @@ def test_small_missing_end_is_remarked_and_not_refused(tmp_path: Path, make_vide
     assert [note.kind for note in info.notes] == ["ends earlier than its header says"]
 
 
-def test_sound_that_goes_on_after_the_pictures_is_not_a_missing_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_sound_that_goes_on_after_the_pictures_is_not_a_missing_end(tmp_path: Path, name: str) -> None:
     from av.stream import Disposition
 
-    path = with_sound(tmp_path / "long sound.mp4", film=(48, 64, int(Disposition.default)))
-    assert probe(path).frames == 1
+    path = with_sound(tmp_path / name, seconds=3, film=(48, 64, int(Disposition.default)))
+    # without the length of each stream there is only that of the file, which is the sound's
+    path.write_bytes(path.read_bytes().replace(b"DURATION", b"DURATIOX"))
+    assert (probe(path).frames, probe(path).notes) == (1, ())
+
+
+def test_stream_that_announces_more_than_it_holds_is_refused(tmp_path: Path, make_video: MakeVideo) -> None:
+    path = make_video(tmp_path / "a.mkv", 20)
+    data = path.read_bytes()
+    assert data.count(b"00:00:00.800000000") == 1
+    path.write_bytes(data.replace(b"00:00:00.800000000", b"00:00:02.800000000"))
+    assert reason(path).startswith("cut off: the data ends at 0.80 s of the 2.80 s in the header")
+
+
+@pytest.mark.parametrize(("form", "missing"), [("matroska,webm", (9.0, 10.0)), ("mpegts", (0.0, 0.0))])
+def test_duration_that_ffmpeg_only_estimates_proves_nothing(form: str, missing: tuple[float, float]) -> None:
+    container = SimpleNamespace(format=SimpleNamespace(name=form), duration=10_000_000)
+    stream = SimpleNamespace(duration=None, time_base=None, metadata={})
+    assert _missing(container, stream, 1.0, 1.0) == missing
 
 
 @pytest.mark.parametrize(

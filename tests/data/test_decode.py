@@ -132,6 +132,22 @@ def test_wrong_frame_count_in_the_header_is_remarked(tmp_path: Path, make_video:
     ]
 
 
+def test_frames_that_an_edit_list_hides_are_not_counted(
+    tmp_path: Path, make_video: MakeVideo, codes_of: CodesOf
+) -> None:
+    path = make_video(tmp_path / "a.mp4", 20, options={"bf": "2"})
+    data = bytearray(path.read_bytes())
+    edit, media = data.index(b"elst") + 12, data.index(b"mdhd") + 4
+    duration, start = struct.unpack_from(">Ii", data, edit)
+    ticks = struct.unpack_from(">I", data, media + 12)[0]
+    struct.pack_into(">Ii", data, edit, duration * 15 // 20, start + ticks * 5 // 25)  # skip five frames at 25 fps
+    path.write_bytes(data)
+    assert module.read_index(path).packets == 15
+    pictures, info = decode(path)
+    assert codes_of(pictures) == list(range(5, 20))
+    assert [note.detail for note in info.notes] == ["20 announced, 15 decoded"]
+
+
 @pytest.mark.parametrize(
     ("matrix", "turn"),
     [

@@ -141,8 +141,6 @@ def read_index(path: Path) -> PacketIndex:
             error = words(problem)
         announced = stream.frames
         missing, announced_s = _missing(container, stream, ends["video"], ends["any"])
-    if announced and packets >= announced:
-        missing = 0.0  # every frame of the header is there: its durations are only inexact
     return PacketIndex(packets, announced, missing, announced_s, step, error)
 
 
