@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -107,6 +109,19 @@ def test_convolutions_count_the_same_on_the_meta_device(conv: nn.Module, shape: 
     assert meta.macs == real.macs
     assert meta.notes == ("1 convolutions on the meta device counted as linear layers",)
     assert real.notes == ()
+
+
+class CountsTokens(nn.Module):
+    """Computes with lengths as a reducer does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        keep = int(Fraction(1, 2) * x.shape[1]) + min(x.size(1), 0) + divmod(x.numel(), x.size()[2])[1]
+        first = x[:, : math.gcd(keep, keep)]
+        return first @ first.transpose(1, 2)
+
+
+def test_lengths_are_integers_inside_a_trace() -> None:
+    assert fvcore_macs(CountsTokens(), torch.zeros(1, 10, 4)).macs == 5 * 5 * 4
 
 
 class Odd(nn.Module):

@@ -70,13 +70,14 @@ def fvcore_macs(model: nn.Module, inputs: Inputs) -> OperatorMacs:
         ValueError: an operator whose cost cannot be told from its shapes.
     """
     analysis_class, version = _fvcore()
-    rewrite = _MetaConv()
-    with _hooks_restored(model), torch.no_grad(), warnings.catch_warnings(), rewrite:
+    mode = _Traceable()
+    with _hooks_restored(model), torch.no_grad(), warnings.catch_warnings(), mode:
         # torch announces the end of TorchScript with every trace; the user can do nothing about it.
         warnings.filterwarnings("ignore", message=".*torch.jit", category=Warning)
         analysis = analysis_class(model, inputs)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).set_op_handle(**HANDLES)
         total = int(analysis.total())
+    converted = mode.convolutions
     unknown = {str(name): int(calls) for name, calls in analysis.unsupported_ops().items()}
     return OperatorMacs(
         macs=total,
@@ -85,7 +86,7 @@ def fvcore_macs(model: nn.Module, inputs: Inputs) -> OperatorMacs:
         zero={name: calls for name, calls in unknown.items() if name in ZERO_OPS},
         unsupported={name: calls for name, calls in unknown.items() if name not in ZERO_OPS},
         counter=f"fvcore {version}",
-        notes=(f"{rewrite.calls} convolutions on the meta device counted as linear layers",) if rewrite.calls else (),
+        notes=(f"{converted} convolutions on the meta device counted as linear layers",) if converted else (),
     )
 
 
@@ -172,25 +173,37 @@ def _hooks_restored(model: nn.Module) -> Iterator[None]:
                     del hooks[key]
 
 
-class _MetaConv(TorchFunctionMode):
-    """Run convolutions on the meta device as linear layers with the same multiply-adds.
+#: What a trace answers with tensors, where Python code that computes with lengths expects integers.
+_LENGTHS = frozenset({Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement})  # type: ignore[attr-defined]
 
-    Tracing a convolution on the meta device fails (its shape function compares a traced tensor); the values do not
-    matter there, so only the shape and the count are kept.
+
+class _Traceable(TorchFunctionMode):
+    """What tracing needs for a model that was not written for it.
+
+    Lengths are plain integers, as they are outside of a trace. Convolutions on the meta device, where tracing them
+    fails (their shape function compares a traced tensor), become linear layers with the same multiply-adds: values do
+    not matter there. ``convolutions`` counts those.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = 0
+        self.convolutions = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if func in (torch.conv1d, torch.conv2d, torch.conv3d) and args and args[0].device.type == "meta":
-            self.calls += 1
+            self.convolutions += 1
             return _conv_shape(*args, **kwargs)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if func in _LENGTHS:
+            return int(result) if isinstance(result, Tensor) else _plain(result)
+        return result
+
+
+def _plain(lengths: Any) -> Any:
+    return torch.Size(int(n) for n in lengths) if isinstance(lengths, tuple) else lengths
 
 
 def _conv_shape(
