@@ -116,12 +116,10 @@ def match_every_kth(metric: Tensor, k: int) -> tuple[Tensor, int]:
     runs = unit(metric[:, :full]).reshape(b, full // k, k, d)
     sources, targets = runs[:, :, :-1].reshape(b, -1, d), runs[:, :, -1]
     _, which = best_match(sources, targets)
-    assign = torch.full((b, n), -1, dtype=torch.int64, device=metric.device)
-    inner = assign[:, :full].reshape(b, full // k, k)
-    inner[:, :, :-1] = which.reshape(b, full // k, k - 1)
-    inner[:, :, -1] = torch.arange(full // k, device=metric.device)
-    assign[:, :full] = inner.reshape(b, full)
-    return assign, full // k
+    runs_of = which.reshape(b, full // k, k - 1)
+    own = torch.arange(full // k, device=metric.device).expand(b, -1)[..., None]
+    assign = torch.cat([runs_of, own], dim=2).flatten(1)
+    return F.pad(assign, (0, n - full), value=-1), full // k
 
 
 def noise(sample_seed: Tensor, n: int, *salt: int) -> Tensor:

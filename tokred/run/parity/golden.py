@@ -17,17 +17,16 @@ class Golden:
 
     Args:
         path: a safetensors file whose metadata are JSON strings.
-        device: where its tensors go.
     Raises:
         Malformed: it cannot be read.
     """
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
+    def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
         self.path = path
         try:
-            with safe_open(path, framework="pt", device=device) as file:
+            with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 self._tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:

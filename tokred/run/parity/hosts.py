@@ -16,7 +16,15 @@ from tokred.run.parity.settings import Malformed, Settings
 NORM_EPS = 1e-6
 """Epsilon of every norm in the reference models, where a file does not give one."""
 
-_NO_EFFECT = ("drop_rate", "attn_drop_rate", "drop_path_rate", "fc_drop_rate", "head_drop_rate", "init_scale")
+_NO_EFFECT = (
+    "drop_rate",
+    "attn_drop_rate",
+    "drop_path_rate",
+    "fc_drop_rate",
+    "head_drop_rate",
+    "init_scale",
+    "use_checkpoint",
+)
 """Constructor arguments of the reference models that do nothing in eval mode on given weights."""
 
 
@@ -53,10 +61,11 @@ def video_vit(weights: dict[str, Tensor], clips: Tensor, config: Settings) -> Vi
     _agree_sizes(config, dim=dim, depth=depth, in_chans=in_chans, hidden=hidden)
     config.agree_pair("patch_size", (rows, columns))
     config.agree("tubelet_size", tubelet)
-    for name in ("all_frames", "num_frames"):
-        given = config.whole(name, frames, least=1)
-        if given // tubelet * tubelet != frames:
-            raise Malformed(f"config.{name} = {given}, but the clips have {frames} frames")
+    name = "all_frames" if "all_frames" in config else "num_frames"
+    given = config.whole(name, frames, least=1)
+    if given // tubelet * tubelet != frames:
+        raise Malformed(f"config.{name} = {given}, but the clips have {frames} frames")
+    config.without_effect("num_frames")
     _agree_pixels(config, (height, width), (rows, columns))
     config.agree("qkv_bias", "blocks.0.attn.q_bias" in weights)
     config.agree("use_learnable_pos_emb", "pos_embed" in weights)
@@ -123,6 +132,8 @@ def timm_vit(weights: dict[str, Tensor], images: Tensor, config: Settings, pool:
         "class_token": "cls_token" in weights,
         "fc_norm": "fc_norm.weight" in weights,
     }
+    for name in ("global_pool", "class_token", "fc_norm"):
+        config.agree(name, arguments[name], "the weights")
     if not distilled and "cls_token" in weights and _shape(weights, "pos_embed", 3)[1] == patches:
         arguments["no_embed_class"] = True
     model = (VisionTransformerDistilled if distilled else VisionTransformer)(**arguments)

@@ -105,29 +105,29 @@ def find_files(folder: Path | str, only: str | None = None) -> list[Path]:
     return chosen
 
 
-def replay_folder(folder: Path | str, *, only: str | None = None, device: str = "cpu") -> list[FileReport]:
+def replay_folder(folder: Path | str, *, only: str | None = None) -> list[FileReport]:
     """Replay every golden file of a folder and the folders in it.
 
     Args:
-        only: shell pattern of file names, e.g. "videomae*"; device: where to compute.
+        only: shell pattern of file names, e.g. "videomae*".
     Raises:
         ValueError: there is nothing to replay.
     """
-    return list(replay_files(find_files(folder, only), device=device))
+    return list(replay_files(find_files(folder, only)))
 
 
-def replay_files(paths: list[Path], *, device: str = "cpu") -> Iterator[FileReport]:
+def replay_files(paths: list[Path]) -> Iterator[FileReport]:
     """Replay files one after another, each report as soon as it is there."""
     for path in paths:
-        yield replay_file(path, device=device)
+        yield replay_file(path)
 
 
-def replay_file(path: Path | str, *, device: str = "cpu") -> FileReport:
+def replay_file(path: Path | str) -> FileReport:
     """Replay one golden file. Whatever is wrong with the file is in the report: nothing is raised."""
     path, start = Path(path), time.perf_counter()
     kind, status, ledger = "unreadable", "fail", Ledger()
     try:
-        golden = Golden(path, device)
+        golden = Golden(path)
         kind = golden.kind
         replay = HOSTED.get(kind)
         if replay is None:
@@ -135,7 +135,8 @@ def replay_file(path: Path | str, *, device: str = "cpu") -> FileReport:
         else:
             with torch.random.fork_rng(devices=[]):
                 replay(golden, ledger)
-            golden.finish()
+            if not ledger.failures:
+                golden.finish()
             if not ledger.compared:
                 raise Malformed("the file holds nothing to compare")
             status, detail = "fail" if ledger.failures else "pass", ledger.detail()

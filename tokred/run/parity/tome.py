@@ -32,8 +32,14 @@ def function(golden: Golden, ledger: Ledger) -> None:
     ledger.counts("r_effective", effective, settings.whole("r_effective", effective))
     ledger.counts("tokens_out", merge.n_out, settings.whole("tokens_out", merge.n_out))
     matching = match_halves(metric, effective, prefix)
-    ledger.decision("assign", merge.assign, golden.indices("assign"))
-    for name, ours in (("unm_idx", matching.unmerged), ("src_idx", matching.source), ("dst_idx", matching.destination)):
+    if effective and "assign" not in golden:
+        raise Malformed("there is no tensor assign")
+    for name, ours in (
+        ("assign", merge.assign),
+        ("unm_idx", matching.unmerged),
+        ("src_idx", matching.source),
+        ("dst_idx", matching.destination),
+    ):
         if name in golden:
             ledger.decision(name, ours, golden.indices(name))
     _merged(golden, ledger, merge, x)

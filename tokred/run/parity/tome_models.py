@@ -75,7 +75,7 @@ def _runs(golden: Golden, ledger: Ledger, host: nn.Module, pixels: Tensor, pool:
 def _run(
     golden: Golden, ledger: Ledger, host: nn.Module, pixels: Tensor, name: str, told: Settings, pool: str | None
 ) -> Tensor:
-    if pool is None:
+    if pool is None or "pool" in told:
         pool = {"weighted": "mass", "mean": "mean"}[told.choice("pool", ("weighted", "mean"))]
     depth = len(host.blocks)  # type: ignore[arg-type]
     reducer = reducer_for(told, depth, ledger, proportional=told.flag("prop_attn"), pool=pool)
