@@ -26,9 +26,8 @@ def reason(path: Path) -> str:
 
 
 def with_sound(path: Path, seconds: float = 0.1, **streams: tuple[int, int, int]) -> Path:
-    """A file with an AAC track and video streams of one frame, (height, width, Disposition)."""
+    """A file with an AAC track and video streams of one frame, (height, width, disposition)."""
     import av
-    from av.stream import Disposition
 
     with av.open(str(path), "w") as container:
         sound = container.add_stream("aac", rate=44100, layout="mono")
@@ -36,7 +35,7 @@ def with_sound(path: Path, seconds: float = 0.1, **streams: tuple[int, int, int]
         for height, width, disposition in streams.values():
             video = container.add_stream("mjpeg", rate=10)
             video.height, video.width, video.pix_fmt = height, width, "yuvj420p"
-            video.disposition = Disposition(disposition)
+            video.disposition = disposition
             videos.append(video)
         for video in videos:
             frame = av.VideoFrame.from_ndarray(np.zeros((video.height, video.width, 3), np.uint8), format="rgb24")
@@ -84,14 +83,14 @@ def test_sound_without_pictures_is_no_video(tmp_path: Path) -> None:
 def test_cover_picture_is_no_video(tmp_path: Path) -> None:
     from av.stream import Disposition
 
-    path = with_sound(tmp_path / "song.mp4", cover=(64, 64, Disposition.attached_pic))
+    path = with_sound(tmp_path / "song.mp4", cover=(64, 64, Disposition.attached_pic.value))
     assert reason(path) == "no video stream (streams found: 1 audio, a cover picture)"
 
 
 def test_default_stream_is_read_and_the_choice_recorded(tmp_path: Path) -> None:
     from av.stream import Disposition
 
-    path = with_sound(tmp_path / "two.mkv", angle=(96, 128, 0), main=(48, 64, int(Disposition.default)))
+    path = with_sound(tmp_path / "two.mkv", angle=(96, 128, 0), main=(48, 64, Disposition.default.value))
     info = probe(path)
     assert (info.height, info.width, info.stream) == (48, 64, 2)
     assert [note.kind for note in info.notes] == ["several video streams, one read"]
@@ -101,7 +100,7 @@ def test_default_stream_is_read_and_the_choice_recorded(tmp_path: Path) -> None:
 def test_first_stream_is_read_when_several_are_default(tmp_path: Path) -> None:
     from av.stream import Disposition
 
-    default = int(Disposition.default)
+    default = Disposition.default.value
     path = with_sound(tmp_path / "two.mp4", first=(48, 64, default), larger=(96, 128, default))
     assert probe(path).stream == 1
 
@@ -152,7 +151,7 @@ def test_small_missing_end_is_remarked_and_not_refused(tmp_path: Path, make_vide
 def test_sound_that_goes_on_after_the_pictures_is_not_a_missing_end(tmp_path: Path, name: str) -> None:
     from av.stream import Disposition
 
-    path = with_sound(tmp_path / name, seconds=3, film=(48, 64, int(Disposition.default)))
+    path = with_sound(tmp_path / name, seconds=3, film=(48, 64, Disposition.default.value))
     # without the length of each stream there is only that of the file, which is the sound's
     path.write_bytes(path.read_bytes().replace(b"DURATION", b"DURATIOX"))
     assert (probe(path).frames, probe(path).notes) == (1, ())

@@ -174,7 +174,7 @@ def _choose_stream(path: Path, container: InputContainer) -> tuple[VideoStream, 
     from av.stream import Disposition
 
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    films = [stream for stream in container.streams.video if (stream.disposition & pictures) == 0]
+    films = [stream for stream in container.streams.video if not stream.disposition & pictures]
     if not films and _lacks_mp4_index(path):
         raise DecodeError(path, _NO_INDEX)
     if not films:
