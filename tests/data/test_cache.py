@@ -19,7 +19,7 @@ from tokred.data.views import Views
 class Counted:
     """A source of float clips that counts how often it is read."""
 
-    def __init__(self, clips: int = 10, spoilt: bool = False) -> None:
+    def __init__(self, clips: int = 10, spoilt: str = "") -> None:
         self.name = "counted"
         self.label_sets = (LabelSet("parity", ("even", "odd")),)
         self.failures: list[Failure] = []
@@ -39,7 +39,7 @@ class Counted:
             items = list(range(start, min(start + batch_size, self.clips)))
             clips = torch.stack([torch.full((3, 2, 4, 4), 1 / (1 + i)) for i in items])
             if self.spoilt and start:
-                clips = clips[..., :2]
+                clips = clips.double() if self.spoilt == "dtype" else clips[..., :2]
             yield Batch(clips, items, {"parity": torch.tensor([i % 2 for i in items])}, [f"clip {i}" for i in items])
 
 
@@ -59,7 +59,7 @@ def test_stored_clips_are_the_clips_of_the_source(max_bytes: int, batch_size: in
     source = Counted()
     kept = materialise(source, max_bytes, batch_size=4)
     assert source.passes == 1
-    assert kept.on_disk == (max_bytes < 1 << 20)
+    assert kept.on_disk == kept._store._rolled == (max_bytes < 1 << 20)
     assert (kept.rows, kept.nbytes) == (10, 10 * 96 * 4)
     same(source, kept, batch_size)
     same(source, kept, batch_size)
@@ -121,9 +121,16 @@ def test_progress_ends_at_the_number_of_items() -> None:
     assert done[-1] == 10
 
 
-def test_clips_of_different_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"clips of \(3, 2, 4, 2\) after clips of \(3, 2, 4, 4\)"):
-        materialise(Counted(spoilt=True), batch_size=4)
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ("shape", r"clips of \(3, 2, 4, 2\) torch.float32 after clips of \(3, 2, 4, 4\) torch.float32"),
+        ("dtype", r"clips of \(3, 2, 4, 4\) torch.float64 after clips of \(3, 2, 4, 4\) torch.float32"),
+    ],
+)
+def test_clips_of_different_kinds_are_refused(spoilt: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        materialise(Counted(spoilt=spoilt), batch_size=4)
 
 
 def test_batch_size_must_be_positive() -> None:

@@ -108,13 +108,13 @@ def test_relative_paths_start_from_the_list_or_the_root(tmp_path: Path) -> None:
 
 def test_all_wrong_lines_are_named_at_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4", "d.mp4")
-    path = write(tmp_path, "a.mp4 0\nlonely.mp4\nb.mp4 one\n\nd.mp4 99999999999\n")
+    path = write(tmp_path, "a.mp4 0\nlonely.mp4\nb.mp4 one\n\nd.mp4 100000\n")
     with pytest.raises(DataError, match="3 wrong lines") as caught:
         read_list(path)
     message = str(caught.value)
     assert "line 2: no label in 'lonely.mp4'" in message
     assert "line 3: label 'one' is not a class number from 0, as others are" in message
-    assert "line 5: label 99999999999 is too large" in message
+    assert "line 5: label 100000 is too large, the limit is 99999" in message
     assert "\n" not in message
 
 

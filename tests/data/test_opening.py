@@ -36,7 +36,8 @@ def test_synthetic_clips_take_the_normalisation_that_is_asked_for() -> None:
     half, imagenet = open_source("synthetic", **HALF, clips=2), open_source("synthetic", **IMAGENET, clips=2)
     mean, std = (torch.tensor(IMAGENET[key]).view(1, 3, 1, 1, 1) for key in ("mean", "std"))
     assert torch.allclose(clips_of(imagenet) * std + mean, clips_of(half) * 0.25 + 0.45, atol=1e-6)
-    assert imagenet.digest() != half.digest()
+    other = open_source("synthetic", **{**IMAGENET, "std": (0.2,) * 3}, clips=2)
+    assert len({half.digest(), imagenet.digest(), other.digest()}) == 3
     assert (len(imagenet), imagenet.label_sets) == (len(half), half.label_sets)
 
 

@@ -98,7 +98,8 @@ class MaterialisedSource:
         if self._shape is None:
             self._shape, self._dtype = batch.clips.shape[1:], batch.clips.dtype
         if batch.clips.shape[1:] != self._shape or batch.clips.dtype != self._dtype:
-            raise ValueError(f"clips of {tuple(batch.clips.shape[1:])} after clips of {tuple(self._shape)}")
+            this, first = (batch.clips.shape[1:], batch.clips.dtype), (self._shape, self._dtype)
+            raise ValueError(f"clips of {tuple(this[0])} {this[1]} after clips of {tuple(first[0])} {first[1]}")
         self._store.write(batch.clips.contiguous().numpy().tobytes())
         self._items += batch.items
         self._names += batch.names
