@@ -15,10 +15,12 @@ from tokred.cli.options import (
     Dtype,
     Json,
     Seed,
+    number,
     one_of,
     pair,
     print_json,
     shares,
+    whole,
 )
 
 
@@ -32,7 +34,8 @@ def command(
         ),
     ] = "synthetic",
     clips: Annotated[
-        int | None, typer.Option("--clips", min=1, help="Generated clips (1000 unless given), or videos at most.")
+        int | None,
+        typer.Option("--clips", parser=whole(1), help="Generated clips (default 1000), or videos at most."),
     ] = None,
     reducers: Annotated[
         str | None,
@@ -53,13 +56,13 @@ def command(
         str, typer.Option("--sampling", callback=one_of("dense", "uniform"), help="How frames are taken from a video.")
     ] = "dense",
     stride: Annotated[
-        int | None, typer.Option("--stride", min=1, help="Frames from one sampled frame to the next (dense).")
+        int | None, typer.Option("--stride", parser=whole(1), help="Frames from one sampled frame to the next (dense).")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Default: from the model's size.")
+        int | None, typer.Option("--batch-size", parser=whole(1), help="Default: from the model's size.")
     ] = None,
     timing: Annotated[
-        float, typer.Option("--timing", min=0, help="Seconds for the interleaved timing; 0 = none.")
+        float, typer.Option("--timing", parser=number(0), help="Seconds for the interleaved timing; 0 = none.")
     ] = 45.0,
     out: Annotated[
         Path | None,
@@ -120,7 +123,7 @@ def command(
             f"stopped: {done} of {len(results['rows'])} rows are kept in {folder}; the same command goes on from there"
         )
         return 1
-    failed = failures_of(results)
+    failed = failures_of(results, asked_for=reducers is not None)
     for failure in failed:
         progress.note(f"failed: {failure.path}: {failure.reason}")
     return 1 if failed else 0

@@ -25,6 +25,34 @@ def one_of(*allowed: str) -> Callable[[str], str]:
     return check
 
 
+def whole(low: int) -> Callable[[str], int]:
+    """A parser of whole numbers from ``low`` on."""
+
+    def parse(value: str) -> int:
+        text = str(value).strip()
+        if not text.lstrip("-").isdecimal() or int(text) < low:
+            raise typer.BadParameter(f"{text!r} is not a whole number of at least {low}")
+        return int(text)
+
+    return parse
+
+
+def number(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """A parser of numbers from ``low`` to ``high``."""
+
+    def parse(value: str) -> float:
+        allowed = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+        try:
+            found = float(value)
+        except ValueError:
+            found = float("nan")
+        if not low <= found <= high or found == float("inf"):
+            raise typer.BadParameter(f"{str(value)!r} is not a number {allowed}")
+        return found
+
+    return parse
+
+
 def device_name(value: str) -> str:
     """A device that this machine has."""
     import torch
@@ -75,11 +103,12 @@ Backbone = Annotated[
 ]
 Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="Weights file for the backbone.")]
 Classes = Annotated[
-    int | None, typer.Option("--num-classes", min=1, help="Length of the logits, where the checkpoint's head differs.")
+    int | None,
+    typer.Option("--num-classes", parser=whole(1), help="Length of the logits, where the head differs."),
 ]
 Device = Annotated[str, typer.Option("--device", callback=device_name, help="cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", callback=one_of(*DTYPES), help=f"One of {', '.join(DTYPES)}.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same table.")]
+Seed = Annotated[int, typer.Option("--seed", parser=whole(0), help="Same seed, same table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

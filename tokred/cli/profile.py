@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tokred.cli.options import Backbone, Classes, Device, Dtype, Json, Seed, print_json
+from tokred.cli.options import Backbone, Classes, Device, Dtype, Json, Seed, number, print_json, whole
 
 GIGA = 1e9
 
@@ -16,10 +16,10 @@ def command(
     reducer: Annotated[str, typer.Option("--reducer", help="e.g. sta:r=64; default: unreduced.")] = "none",
     budget: Annotated[
         float | None,
-        typer.Option("--budget", min=0, max=1, help="Solve the strength for this share of the unreduced cost."),
+        typer.Option("--budget", parser=number(0, 1), help="Solve the strength for this share of the unreduced cost."),
     ] = None,
     time: Annotated[bool, typer.Option("--time", help="Also run the real model: time and peak memory.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips per call for --time.")] = 1,
+    batch_size: Annotated[int, typer.Option("--batch-size", parser=whole(1), help="Clips per call for --time.")] = 1,
     num_classes: Classes = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -57,7 +57,8 @@ def command(
 def _summary(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['backbone']} with {found['reducer']}, one clip {tuple(found['input'])}",
-        f"  {found['total_macs'] / GIGA:.3f} GMAC (papers print this as GFLOPs) = {found['total_flops'] / GIGA:.3f} GFLOP",
+        f"  {found['total_macs'] / GIGA:.3f} GMAC (papers print this as GFLOPs) = "
+        f"{found['total_flops'] / GIGA:.3f} GFLOP",
         f"  {found['share']:.1%} of the unreduced {found['unreduced_macs'] / GIGA:.3f} GMAC, "
         f"implied speed-up {found['implied_speedup']:.2f}x",
         f"  reduction steps {found['reduction_macs'] / GIGA:.4f} GMAC as published ({found['reduction_share']:.2%}), "

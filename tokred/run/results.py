@@ -97,10 +97,15 @@ def assemble(
     return found
 
 
-def failures_of(results: dict[str, Any]) -> list[Failure]:
-    """Everything that went wrong in a run: unusable items and failed rows."""
+def failures_of(results: dict[str, Any], *, asked_for: bool) -> list[Failure]:
+    """Everything that went wrong in a run: unusable items and failed rows.
+
+    Args:
+        asked_for: the user named the reducers, so that a refused one is a failure too.
+    """
     items = [Failure(f["path"], f["reason"]) for f in results["data"]["failures"]]
-    rows = [Failure(r["reducer"], r["reason"]) for r in results["rows"] if r["status"] == "failed"]
+    bad = ("failed", "refused") if asked_for else ("failed",)
+    rows = [Failure(r["reducer"], r["reason"]) for r in results["rows"] if r["status"] in bad]
     return items + rows
 
 
