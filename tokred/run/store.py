@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ class CellStore:
             with np.load(self.folder / f"{id_}.npz", allow_pickle=False) as arrays:
                 labels = {k[len("labels.") :]: arrays[k] for k in arrays.files if k.startswith("labels.")}
                 found = Predictions(arrays["logits"], arrays["features"], arrays["items"], labels)
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
         return record, found
 
