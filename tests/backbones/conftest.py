@@ -22,9 +22,10 @@ class Watch(TokenReducer):
 
 
 class MergePairs(TokenReducer):
-    """Merges every two neighbouring patch tokens before block 0, and weighs them by mass from there on.
+    """Merges every two neighbours in the first half of the patch tokens before block 0, and weighs by mass after it.
 
-    Where neighbours are equal, proportional attention and pooling by mass give the unreduced model's logits.
+    Where neighbours are equal, proportional attention and pooling by mass give the unreduced model's logits. Half of
+    the tokens stay single, because equal masses everywhere would cancel.
     """
 
     site = "before_block"
@@ -33,12 +34,14 @@ class MergePairs(TokenReducer):
     pool = "mass"
 
     def __init__(self) -> None:
-        super().__init__(Schedule(at=(0,), keep=0.5))
+        super().__init__(Schedule(at=(0,), keep=0.75))
 
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
-        places = torch.arange(tokens.count, device=tokens.x.device)
-        assign = torch.where(places < tokens.prefix, places, tokens.prefix + (places - tokens.prefix) // 2)
-        return Merge(assign.expand(tokens.x.shape[0], -1), int(assign.max()) + 1)
+        half = tokens.patch_count // 2
+        patches = torch.arange(tokens.patch_count, device=tokens.x.device)
+        patches = torch.where(patches < half, patches // 2, patches - half // 2)
+        assign = torch.cat([patches.new_tensor(range(tokens.prefix)), patches + tokens.prefix])
+        return Merge(assign.expand(tokens.x.shape[0], -1), tokens.count - half // 2)
 
 
 @pytest.fixture

@@ -51,6 +51,15 @@ def test_methods_replaced_in_a_subclass_or_on_the_instance_are_refused() -> None
         refuse_overrides(patched, nn.Linear, ("forward",), "it")
 
 
+def test_a_method_that_was_put_back_is_the_own_one() -> None:
+    module, other = nn.Linear(1, 1), nn.Linear(1, 1)
+    module.forward = module.forward  # type: ignore[method-assign]
+    refuse_overrides(module, nn.Linear, ("forward",), "it")
+    module.forward = other.forward  # type: ignore[method-assign]
+    with pytest.raises(Unsupported, match="it has a forward of its own"):
+        refuse_overrides(module, nn.Linear, ("forward",), "it")
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -37,12 +37,19 @@ def refuse_unknown_parts(module: nn.Module, children: Collection[str], tensors: 
 def refuse_overrides(module: nn.Module, base: type, methods: Iterable[str], where: str) -> None:
     """Refuse methods that a subclass or the instance itself replaces."""
     for name in methods:
-        if name in vars(module):
+        if name in vars(module) and not _is_own_method(module, name):
             raise Unsupported(f"{where} has a {name} of its own, set on the instance; attach would not run it")
         if getattr(type(module), name, None) is not getattr(base, name, None):
             raise Unsupported(
                 f"{where} ({kind_of(module)}) overrides {base.__qualname__}.{name}; attach would not run it"
             )
+
+
+def _is_own_method(module: nn.Module, name: str) -> bool:
+    """Whether the attribute is the class's own method, as wrappers leave it behind when they put it back."""
+    method = vars(module)[name]
+    own = getattr(type(module), name, None)
+    return getattr(method, "__self__", None) is module and getattr(method, "__func__", None) is own
 
 
 def refuse_hooks(module: nn.Module, where: str, inert: str = "") -> None:
