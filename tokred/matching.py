@@ -138,9 +138,9 @@ def noise(sample_seed: Tensor, n: int, *salt: int) -> Tensor:
 
 
 def _scramble(x: Tensor) -> Tensor:
-    """A 32-bit integer hash (two multiply-xorshift rounds) held in int64, so that nothing overflows."""
+    """A 32-bit integer hash (two multiply-xorshift rounds) held in int64: factors below 2^31, so nothing overflows."""
     mask = 0xFFFFFFFF
     x = (x ^ (x >> 32)) & mask
-    for factor in (0x45D9F3B, 0x119DE1F3):
-        x = ((x ^ (x >> 16)) * factor) & mask
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & mask
+    x = ((x ^ (x >> 15)) * 0x45D9F3B) & mask
     return x ^ (x >> 16)
