@@ -46,7 +46,10 @@ def test_the_result_names_how_it_was_measured() -> None:
     assert result.resident_bytes is None
 
 
-def test_measuring_prints_nothing_and_leaves_the_environment_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_measuring_prints_nothing_and_leaves_the_environment_alone(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KINETO_LOG_LEVEL", raising=False)
     before = dict(os.environ)
     peak_memory(lambda: torch.zeros(10))
     assert dict(os.environ) == before
