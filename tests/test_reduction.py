@@ -1,0 +1,319 @@
+"""Reductions against loops: apply, masses, positions and restore, and what they have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tokred.reduction import Fuse, Keep, Merge, Mix, Reduction, advance, follow, scatter_sum, take
+from tokred.tokens import Grid, Tokens
+
+SEEDS = st.integers(0, 10_000)
+SIZES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 4))  # B, N, C
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def kept(b: int, n: int, seed: int, least: int = 1) -> Tensor:
+    g = generator(seed)
+    count = int(torch.randint(least, n + 1, (1,), generator=g)) if n >= least else n
+    return torch.stack([torch.randperm(n, generator=g)[:count] for _ in range(b)])
+
+
+def partition(b: int, n: int, seed: int) -> tuple[Tensor, int]:
+    """Output places of n tokens, every place taken at least once."""
+    g = generator(seed)
+    m = int(torch.randint(1, n + 1, (1,), generator=g))
+    rows = []
+    for _ in range(b):
+        places = torch.cat([torch.arange(m), torch.randint(0, m, (n - m,), generator=g)])
+        rows.append(places[torch.randperm(n, generator=g)])
+    return torch.stack(rows), m
+
+
+def features(b: int, n: int, c: int, seed: int) -> Tensor:
+    return torch.randn(b, n, c, generator=generator(seed + 1))
+
+
+def weights(b: int, n: int, seed: int) -> Tensor:
+    return torch.rand(b, n, generator=generator(seed + 2)) + 0.1
+
+
+@given(SIZES, SEEDS)
+def test_take_and_scatter_are_the_loops(shape: tuple[int, int, int], seed: int) -> None:
+    b, n, c = shape
+    x, index = features(b, n, c, seed), kept(b, n, seed)
+    taken = take(x, index)
+    for i in range(b):
+        for j in range(index.shape[1]):
+            assert torch.equal(taken[i, j], x[i, index[i, j]])
+    assign, m = partition(b, n, seed)
+    summed = scatter_sum(x, assign, m)
+    expected = torch.zeros(b, m, c)
+    for i in range(b):
+        for j in range(n):
+            expected[i, assign[i, j]] += x[i, j]
+    torch.testing.assert_close(summed, expected)
+
+
+@given(SIZES, SEEDS, st.booleans())
+def test_keep_is_the_loop(shape: tuple[int, int, int], seed: int, sized: bool) -> None:
+    b, n, c = shape
+    x, index = features(b, n, c, seed), kept(b, n, seed)
+    size = weights(b, n, seed) if sized else None
+    keep = Keep(index, n)
+    y, masses, went = keep.apply(x, size), keep.masses(size), keep.positions()
+    assert (masses is None) == (size is None)
+    for i in range(b):
+        for place in range(n):
+            where = (index[i] == place).nonzero()
+            assert went[i, place] == (int(where[0]) if len(where) else -1)
+        for j, place in enumerate(index[i].tolist()):
+            assert torch.equal(y[i, j], x[i, place])
+            assert size is None or masses is None or masses[i, j] == size[i, place]
+
+
+@given(SIZES, SEEDS)
+def test_a_dropped_place_is_restored_from_the_nearest_kept_one_ties_to_the_earlier(
+    shape: tuple[int, int, int], seed: int
+) -> None:
+    b, n, c = shape
+    x, index = features(b, n, c, seed), kept(b, n, seed)
+    back = Keep(index, n).restore(take(x, index))
+    filled = Keep(index, n).restore(take(x, index), fill=-7.0)
+    for i in range(b):
+        places = index[i].tolist()
+        for place in range(n):
+            nearest = min(places, key=lambda p: (abs(p - place), p))
+            assert torch.equal(back[i, place], x[i, nearest])
+            expected = x[i, place] if place in places else torch.full((c,), -7.0)
+            assert torch.equal(filled[i, place], expected)
+
+
+@given(SIZES, SEEDS, st.sampled_from(["mass", "mean", "sum", "amax"]), st.booleans(), st.booleans())
+def test_merge_is_the_loop(shape: tuple[int, int, int], seed: int, mode: str, sized: bool, weighted: bool) -> None:
+    b, n, c = shape
+    x = features(b, n, c, seed)
+    assign, m = partition(b, n, seed)
+    size = 1 + 3 * weights(b, n, seed) if sized else None
+    factor = weights(b, n, seed + 5) if weighted and mode == "mass" else None
+    merge = Merge(assign, m, mode, factor)
+    y, masses = merge.apply(x, size), merge.masses(size)
+    back = merge.restore(y)
+    assert masses is not None
+    for i in range(b):
+        for target in range(m):
+            members = [j for j in range(n) if assign[i, j] == target]
+            mass = [
+                (1.0 if size is None else float(size[i, j])) * (1.0 if factor is None else float(factor[i, j]))
+                for j in members
+            ]
+            rows = x[i, members]
+            if mode == "mass":
+                expected = (torch.tensor(mass)[:, None] * rows).sum(0) / sum(mass)
+            else:
+                expected = {"mean": rows.mean(0), "sum": rows.sum(0), "amax": rows.amax(0)}[mode]
+            torch.testing.assert_close(y[i, target], expected, rtol=1e-4, atol=1e-5)
+            assert float(masses[i, target]) == pytest.approx(sum(mass), rel=1e-5)
+            for j in members:
+                assert torch.equal(back[i, j], y[i, target])
+    assert torch.equal(merge.positions(), assign)
+
+
+@given(SIZES, SEEDS, st.booleans())
+def test_fuse_is_the_loop(shape: tuple[int, int, int], seed: int, sized: bool) -> None:
+    b, n, c = shape
+    n += 1
+    x, index = features(b, n, c, seed), kept(b, n - 1, seed)
+    w = weights(b, n, seed).scatter(1, index, 0.0)
+    size = 1 + weights(b, n, seed + 9) if sized else None
+    fuse = Fuse(index, w)
+    y, masses, went = fuse.apply(x, size), fuse.masses(size), fuse.positions()
+    back = fuse.restore(y)
+    assert masses is not None
+    k = index.shape[1]
+    assert (fuse.n_in, fuse.n_out) == (n, k + 1)
+    for i in range(b):
+        places = index[i].tolist()
+        rest = [j for j in range(n) if j not in places]
+        fused = sum((float(w[i, j]) * x[i, j] for j in rest), torch.zeros(c))
+        torch.testing.assert_close(y[i, k], fused, rtol=1e-4, atol=1e-5)
+        mass = sum(1.0 if size is None else float(size[i, j]) for j in rest)
+        assert float(masses[i, k]) == pytest.approx(mass, rel=1e-4)
+        for j in range(n):
+            assert went[i, j] == (places.index(j) if j in places else k)
+            assert torch.equal(back[i, j], y[i, went[i, j]])
+
+
+@given(SIZES, SEEDS, st.booleans())
+def test_mix_is_the_loop(shape: tuple[int, int, int], seed: int, sized: bool) -> None:
+    b, n, c = shape
+    x, m = features(b, n, c, seed), max(1, n // 2)
+    matrix = torch.rand(b, m, n, generator=generator(seed)) + 0.01
+    size = 1 + weights(b, n, seed) if sized else None
+    mix = Mix(matrix)
+    y, masses, went = mix.apply(x, size), mix.masses(size), mix.positions()
+    back = mix.restore(y)
+    assert masses is not None
+    for i in range(b):
+        for j in range(n):
+            column = matrix[i, :, j]
+            assert went[i, j] == int(column.argmax())
+            expected = sum((float(column[t] / column.sum()) * y[i, t] for t in range(m)), torch.zeros(c))
+            torch.testing.assert_close(back[i, j], expected, rtol=1e-4, atol=1e-5)
+        for target in range(m):
+            expected = sum((float(matrix[i, target, j]) * x[i, j] for j in range(n)), torch.zeros(c))
+            torch.testing.assert_close(y[i, target], expected, rtol=1e-4, atol=1e-5)
+            mass = sum(
+                float(matrix[i, target, j] / matrix[i, :, j].sum()) * (1.0 if size is None else float(size[i, j]))
+                for j in range(n)
+            )
+            assert float(masses[i, target]) == pytest.approx(mass, rel=1e-4)
+
+
+def test_mix_restores_with_its_own_weights_where_it_has_them() -> None:
+    back = torch.tensor([[[1.0], [0.0], [2.0]]])
+    mix = Mix(torch.ones(1, 1, 3) / 3, back)
+    assert mix.restore(torch.tensor([[[5.0]]])).flatten().tolist() == [5.0, 0.0, 10.0]
+
+
+def all_kinds(b: int, n: int, seed: int) -> list[Reduction]:
+    assign, m = partition(b, n, seed)
+    index = kept(b, n - 1, seed)
+    w = weights(b, n, seed).scatter(1, index, 0.0)
+    matrix = torch.rand(b, m, n, generator=generator(seed))
+    return [Keep(kept(b, n, seed), n), Merge(assign, m), Fuse(index, w), Mix(matrix)]
+
+
+@given(st.integers(1, 3), st.integers(2, 9), SEEDS, st.booleans())
+def test_mass_is_kept_or_dropped_and_nothing_else(b: int, n: int, seed: int, sized: bool) -> None:
+    size = 1 + weights(b, n, seed) if sized else None
+    total = torch.full((b,), float(n)) if size is None else size.sum(1)
+    for reduction in all_kinds(b, n, seed):
+        dropped = ((torch.ones(b, n) if size is None else size) * (reduction.positions() < 0)).sum(1)
+        after = reduction.masses(size)
+        left = torch.full((b,), float(reduction.n_out)) if after is None else after.sum(1)
+        torch.testing.assert_close(left + dropped, total, rtol=1e-5, atol=1e-4)
+        assert after is None or after.dtype == torch.float32
+
+
+@given(st.integers(1, 3), st.integers(3, 9), SEEDS)
+def test_traces_compose(b: int, n: int, seed: int) -> None:
+    """Following patches through two steps is following them through the first, then the second."""
+    prefix = 1
+    x = features(b, n, 3, seed)
+    source = torch.arange(prefix, n).expand(b, n - prefix)
+    tokens = Tokens(x, Grid(1, 1, n - prefix), prefix, source=source)
+    for first in all_kinds(b, n, seed):
+        between = advance(tokens, first)
+        if between.count < 2:
+            continue
+        for second in all_kinds(b, between.count, seed + 1):
+            after = advance(between, second)
+            assert after.source is not None
+            for i in range(b):
+                for patch in range(n - prefix):
+                    place = int(first.positions()[i, prefix + patch])
+                    expected = -1 if place < 0 else int(second.positions()[i, place])
+                    assert after.source[i, patch] == expected
+
+
+@given(st.integers(1, 3), st.integers(2, 9), SEEDS, st.sampled_from([torch.float16, torch.bfloat16, torch.float64]))
+def test_results_have_the_dtype_of_the_features(b: int, n: int, seed: int, dtype: torch.dtype) -> None:
+    x, size = features(b, n, 3, seed).to(dtype), 1 + weights(b, n, seed)
+    for reduction in all_kinds(b, n, seed):
+        y = reduction.apply(x, size)
+        assert y.dtype == dtype
+        assert reduction.restore(y).dtype == dtype
+        wide = reduction.apply(x.double(), size)
+        coarse = 2e-2 if dtype == torch.bfloat16 else 4e-3
+        torch.testing.assert_close(y.double(), wide, rtol=coarse, atol=coarse)
+
+
+@pytest.mark.parametrize("kind", [Merge, Fuse, Mix])
+def test_autocast_does_not_narrow_a_step(kind: type) -> None:
+    x = features(2, 8, 4, 0)
+    (reduction,) = (r for r in all_kinds(2, 8, 3) if isinstance(r, kind))
+    exact = reduction.apply(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = reduction.apply(x)
+        assert torch.equal(y, exact)
+        assert torch.equal(reduction.restore(y), reduction.restore(exact))
+        masses = reduction.masses(1 + weights(2, 8, 0))
+    assert masses is not None
+    torch.testing.assert_close(masses, reduction.masses(1 + weights(2, 8, 0)), rtol=1e-7, atol=0)
+
+
+@given(st.integers(1, 2), st.integers(2, 6), SEEDS)
+def test_gradients_are_those_of_finite_differences(b: int, n: int, seed: int) -> None:
+    x = features(b, n, 2, seed).double().requires_grad_()
+    size = 1 + weights(b, n, seed)
+    for reduction in all_kinds(b, n, seed):
+        assert torch.autograd.gradcheck(lambda z, r=reduction: r.apply(z, size), (x,), fast_mode=True, atol=1e-5)
+
+
+def test_gradients_reach_the_weights_of_a_fused_token() -> None:
+    w = torch.tensor([[0.0, 0.3, 0.7]], requires_grad=True)
+    x = features(1, 3, 2, 0)
+    Fuse(torch.tensor([[0]]), w).apply(x)[:, -1].sum().backward()
+    assert w.grad is not None
+    torch.testing.assert_close(w.grad, x.sum(-1))
+
+
+def test_weights_of_zero_that_meet_give_zero_and_not_nan() -> None:
+    merge = Merge(torch.tensor([[0, 0, 1]]), 2, weight=torch.tensor([[0.0, 0.0, 2.0]]))
+    y = merge.apply(torch.ones(1, 3, 2))
+    assert y.tolist() == [[[0.0, 0.0], [1.0, 1.0]]]
+
+
+def test_huge_masses_and_float16_features_do_not_overflow_in_the_sum() -> None:
+    x = torch.full((1, 64, 1), 60000.0, dtype=torch.float16)
+    y = Merge(torch.zeros(1, 64, dtype=torch.int64), 1).apply(x, torch.full((1, 64), 100.0))
+    assert y.item() == 60000.0
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="mode = 'median' is not one of mass, mean, sum, amax"):
+        Merge(torch.zeros(1, 2, dtype=torch.int64), 1, "median")
+
+
+def test_a_reduction_for_another_number_of_tokens_is_refused() -> None:
+    tokens = Tokens(torch.zeros(1, 5, 2), Grid(1, 1, 5))
+    with pytest.raises(ValueError, match="made for 4 tokens, there are 5"):
+        advance(tokens, Keep(torch.tensor([[0]]), 4))
+
+
+def test_advance_moves_features_masses_groups_and_seed_together() -> None:
+    known: dict[str, Any] = {"groups": 2, "sample_seed": torch.tensor([3])}
+    tokens = Tokens(features(1, 6, 2, 0), Grid(2, 1, 3), size=torch.arange(1.0, 7.0)[None], **known)
+    after = advance(tokens, Keep(torch.tensor([[0, 2, 3, 5]]), 6, groups=2))
+    assert after.groups == 2
+    assert after.size is not None
+    assert after.size.tolist() == [[1.0, 3.0, 4.0, 6.0]]
+    assert after.sample_seed is tokens.sample_seed
+    assert advance(tokens, Keep(torch.tensor([[0, 1]]), 6)).groups is None
+
+
+def test_follow_takes_features_through_several_steps_with_the_masses_of_each() -> None:
+    x = torch.tensor([[[1.0], [2.0], [4.0]]])
+    first = Merge(torch.tensor([[0, 0, 1]]), 2)
+    second = Merge(torch.tensor([[0, 0]]), 1)
+    size = first.masses(None)
+    y = follow(x, [(first, None), (second, size)])
+    assert y.item() == pytest.approx(7 / 3)  # the mean over all three, which needs the masses of the first step
+    assert follow(x, []) is x
+
+
+def test_empty_batches_pass() -> None:
+    empty = torch.zeros(0, 4, dtype=torch.int64)
+    assert Keep(empty[:, :2], 4).apply(torch.zeros(0, 4, 3)).shape == (0, 2, 3)
+    assert Merge(empty, 2).apply(torch.zeros(0, 4, 3)).shape == (0, 2, 3)
+    assert math.prod(Keep(empty[:, :2], 4).restore(torch.zeros(0, 2, 3)).shape) == 0

@@ -1,0 +1,129 @@
+"""Batches, gradients, number formats and degenerate inputs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokred.attach import Attached
+from tokred.reduction import Keep
+from tokred.testing.case import Case, difference, same_decisions
+from tokred.testing.check import check
+from tokred.testing.failures import NotApplicable, expect
+from tokred.testing.identity import EXACT
+
+
+@check("each sample's result does not depend on the other samples in its batch")
+def check_batch_independence(case: Case) -> None:
+    fast = case.attach()
+    together, decided = case.logits(fast), case.decisions(fast)
+    for i in range(len(case.clips)):
+        alone = case.clips[i : i + 1]
+        mine = [went[i : i + 1] for went in decided]
+        same = same_decisions(case.decisions(fast, alone), mine)
+        expect(same, f"sample {i} alone to be reduced as in a batch of {len(case.clips)}", "other decisions")
+        gap = difference(case.logits(fast, alone), together[i : i + 1])
+        expect(
+            gap <= EXACT, f"sample {i} alone to give the same logits (within {EXACT:g})", f"a difference of {gap:.2g}"
+        )
+    turned = difference(case.logits(fast, case.clips.flip(0)).flip(0), together)
+    expect(turned <= EXACT, "the same logits in another order of the batch", f"a difference of {turned:.2g}")
+
+
+@check("gradients reach the input and every weight that they reach without it, also with checkpointing")
+def check_gradients(case: Case) -> None:
+    bare, reduced = _gradients(case.fresh(), case.clips), _gradients(case.attach(host=case.fresh()), case.clips)
+    for name, gradient in reduced.items():
+        expect(bool(gradient.isfinite().all()), f"finite gradients for {name}", "NaN or infinity")
+    expect(bool(_of(reduced, "the input").any()), "a gradient on the input", "none")
+    lost = [name for name, gradient in bare.items() if gradient.any() and not _of(reduced, name).any()]
+    expect(not lost, "a gradient on every weight that has one without the reducer", f"none on {', '.join(lost[:3])}")
+    if case.reducer.capabilities.trainable:
+        own = [name for name in reduced if name.startswith("reducer.") and reduced[name].any()]
+        expect(bool(own), "a gradient on some parameter of the reducer, which declares trainable", "none")
+    for seen in case.watch():
+        if seen.reduction is not None:
+            x = seen.before.x.detach().clone().requires_grad_()
+            y = seen.reduction.apply(x, seen.before.size)
+            expect(y.requires_grad, f"a differentiable step at block {seen.site.block}", "a detached result")
+            (slope,) = torch.autograd.grad(y.sum(), x)
+            kept = seen.reduction.positions() >= 0 if isinstance(seen.reduction, Keep) else slope.any(-1)
+            reached = bool(slope.any()) and bool(slope.any(-1)[kept].all())
+            expect(reached, f"gradients through the step at block {seen.site.block} to its input", "zeros")
+    host: Any = case.fresh()
+    if hasattr(host, "set_grad_checkpointing"):
+        host.set_grad_checkpointing()
+        again = _gradients(case.attach(host=host), case.clips)
+        gap = max(difference(again[name], gradient) for name, gradient in reduced.items())
+        expect(gap <= EXACT, "the same gradients with gradient checkpointing", f"a difference of {gap:.2g}")
+
+
+@check("float64, float32, bfloat16, float16 and autocast all run, with the counts that were planned")
+def check_dtypes(case: Case) -> None:
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        host = case.fresh().to(dtype)
+        clips = case.clips.to(dtype)
+        bare = case.logits(host, clips)
+        fast = case.attach(copy.deepcopy(case.reducer), host).to(dtype)
+        _runs(case, fast, clips, f"in {dtype}", bare)
+        _same_outcome(case.logits(fast, clips).dtype, bare.dtype, f"logits from a model in {dtype}")
+    with torch.autocast("cpu", torch.bfloat16):
+        _runs(case, case.attach(), case.clips, "under autocast to bfloat16", case.bare())
+
+
+@check("constant, zero, tiny and huge inputs give finite results, and ties are broken the same way every time")
+def check_degenerate_inputs(case: Case) -> None:
+    ones = torch.ones_like(case.clips)
+    blank = case.fresh()
+    with torch.no_grad():
+        for parameter in blank.parameters():
+            parameter.zero_()
+    inputs = {"zero": 0 * ones, "constant": ones, "tiny": 1e-12 * case.clips, "huge": 1e6 * case.clips}
+    for name, clips in inputs.items():
+        _runs(case, case.attach(), clips, f"on {name} inputs", case.bare(clips))
+    with torch.no_grad():
+        fast = case.attach(host=blank)
+        _runs(case, fast, ones, "on a model whose weights are all zero, so that all tokens are equal", blank(ones))
+        again = same_decisions(case.decisions(fast, ones), case.decisions(fast, ones))
+        expect(again, "the same decisions twice when every score is tied", "other decisions")
+
+
+def _runs(case: Case, fast: Attached, clips: Tensor, where: str, bare: Tensor) -> None:
+    """Finite where the host is, of the host's shape, with the planned counts."""
+    logits = case.logits(fast, clips)
+    expect(logits.shape == bare.shape, f"logits of shape {tuple(bare.shape)} {where}", tuple(logits.shape))
+    if bool(bare.isfinite().all()):
+        expect(bool(logits.isfinite().all()), f"finite logits {where}, as from the host", "NaN or infinity")
+    if fast.plan is not None:
+        seen = case.watch(fast, clips)
+        left = seen[-1].after.count if seen else fast.plan.final
+        expect(left == fast.plan.final, f"{fast.plan.final} tokens at the end {where}, as planned", left)
+
+
+def _same_outcome(got: object, expected: object, what: str) -> None:
+    expect(got == expected, f"{what} to be {expected}", got)
+
+
+def _gradients(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
+    """Gradients of a fixed weighting of the logits, by the host's own parameter names."""
+    x = clips.clone().requires_grad_()
+    logits = model(x)
+    if not logits.requires_grad:
+        raise NotApplicable("the host itself gives no gradient")
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+    (logits * weights).sum().backward()
+    found = {
+        name.removeprefix("host."): parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    if x.grad is not None:
+        found["the input"] = x.grad
+    return found
+
+
+def _of(gradients: dict[str, Tensor], name: str) -> Tensor:
+    return gradients.get(name, torch.zeros(1))

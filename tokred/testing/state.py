@@ -1,0 +1,140 @@
+"""Nothing outside is touched, nothing is left for the next forward, the same comes out every time."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokred.testing.case import Case, difference, same_decisions
+from tokred.testing.check import check
+from tokred.testing.failures import expect
+from tokred.testing.identity import EXACT
+
+WORKERS = 3
+
+
+@check("the same input gives the same decisions and logits, whatever the global random state")
+def check_determinism(case: Case) -> None:
+    fast = case.attach()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        logits, decisions = case.logits(fast), case.decisions(fast)
+        torch.manual_seed(2)
+        again, decided = case.logits(fast), case.decisions(fast)
+    expect(same_decisions(decisions, decided), "the same decisions on a second run", "other decisions")
+    expect(torch.equal(logits, again), "the same logits bit for bit on a second run", _gap(again, logits))
+    twin = case.attach(copy.deepcopy(case.reducer))
+    expect(
+        same_decisions(case.decisions(twin), decisions), "the same decisions from an equal reducer", "other decisions"
+    )
+
+
+@check("no global state is touched: random generators, defaults, threads, modes")
+def check_no_global_state(case: Case) -> None:
+    before = _globals()
+    fast = case.attach()
+    case.logits(fast)
+    changed = [name for name, value in _globals().items() if not _equal(value, before[name])]
+    expect(not changed, "every global state as it was after attach and a forward", f"changes in {', '.join(changed)}")
+
+
+@check(
+    "a forward leaves nothing behind for the next one",
+    unless=lambda c: "it declares that it keeps state" if c.stateful else None,
+)
+def check_no_state_between_forwards(case: Case) -> None:
+    fast = case.attach()
+    first = case.logits(fast)
+    held = _held(case)
+    case.logits(fast, case.clips.flip(0) * 2)
+    changed = [name for name, value in _held(case).items() if not _equal(value, held.get(name))]
+    expect(not changed, "the reducer's attributes as they were after a forward", f"changes in {', '.join(changed)}")
+    again = case.logits(fast)
+    expect(torch.equal(first, again), "the same logits after another clip in between", _gap(again, first))
+
+
+@check("reduce only decides: it does not write on the tokens that it is given")
+def check_tokens_untouched(case: Case) -> None:
+    for seen in case.watch():
+        expect(not seen.touched, f"the features before block {seen.site.block}'s step as they were", "changed in place")
+
+
+@check("the same on one thread and on two, and in several forwards at once", once=True)
+def check_threads(case: Case) -> None:
+    fast = case.attach()
+    threads = torch.get_num_threads()
+    found: list[tuple[Tensor, list[Tensor]]] = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append((case.logits(fast), case.decisions(fast)))
+    finally:
+        torch.set_num_threads(threads)
+    (one, decided), (two, again) = found
+    expect(same_decisions(decided, again), "the same decisions on one thread and on two", "other decisions")
+    gap = difference(two, one)
+    expect(gap <= EXACT, f"the same logits on one thread and on two (within {EXACT:g})", f"a difference of {gap:.2g}")
+    if case.reducer.capabilities.stateful:
+        return
+    with ThreadPoolExecutor(WORKERS) as pool:
+        results = list(pool.map(lambda i: case.logits(fast, case.clips[i % 3 : i % 3 + 1]), range(WORKERS)))
+    gap = max(difference(result, one[i % 3 : i % 3 + 1]) for i, result in enumerate(results))
+    expect(gap <= EXACT, "the same logits from forwards that run at once", f"a difference of {gap:.2g}")
+
+
+def _globals() -> dict[str, Any]:
+    """Global states of Python and torch that a forward has no business with."""
+    found: dict[str, Any] = {
+        "torch's random state": torch.get_rng_state(),
+        "Python's random state": random.getstate(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's default device": torch.get_default_device(),
+        "gradient mode": torch.is_grad_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "number of threads": torch.get_num_threads(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "float32 matmul precision": torch.get_float32_matmul_precision(),
+    }
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        found["NumPy's random state"] = tuple(map(str, numpy.random.get_state()))
+    hooks: Callable[[str], int] = lambda name: len(getattr(torch.nn.modules.module, name))  # noqa: E731
+    for name in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks"):
+        found[f"torch's {name}"] = hooks(name)
+    return found
+
+
+def _held(case: Case) -> dict[str, Any]:
+    """What the reducer and its sub-modules carry: attributes (copied) and tensors."""
+    found: dict[str, Any] = {}
+    for place, module in case.reducer.named_modules():
+        for name, value in vars(module).items():
+            if name not in ("_modules", "_parameters", "_buffers"):
+                found[f"{place}.{name}".lstrip(".")] = copy.deepcopy(value)
+    found.update({name: tensor.clone() for name, tensor in case.reducer.state_dict().items()})
+    return found
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    # Objects without an equality of their own were copied, and are compared by what they carry.
+    own_equality = any("__eq__" in vars(kind) for kind in type(a).__mro__[:-1])
+    if type(a) is type(b) and not own_equality and hasattr(a, "__dict__"):
+        return _equal(vars(a), vars(b))
+    return bool(a == b)
+
+
+def _gap(a: Tensor, b: Tensor) -> str:
+    return f"a difference of {difference(a, b):.2g}"

@@ -1,0 +1,129 @@
+"""What a step does to the tokens: mass, order, prefix, provenance, restoring."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tokred.reduction import Fuse, Keep, Merge, Mix, Reduction
+from tokred.testing.case import Case, Seen, difference
+from tokred.testing.check import check
+from tokred.testing.failures import NotApplicable, expect
+
+
+def _steps(case: Case) -> list[tuple[str, Seen, Reduction]]:
+    """The steps that change something, each with a name for messages."""
+    found = [(f"the step at block {s.site.block}", s, s.reduction) for s in case.watch() if s.reduction is not None]
+    if not found:
+        raise NotApplicable("it takes no step on tokens")
+    return found
+
+
+@check("merging conserves mass: what is kept, merged and dropped adds up to what was there")
+def check_mass_conserved(case: Case) -> None:
+    for where, step, reduction in _steps(case):
+        if isinstance(reduction, Merge) and reduction.weight is not None:
+            continue  # weighted merges scale masses by their definition
+        before, after = step.before.masses, reduction.masses(step.before.size)
+        went = reduction.positions()
+        dropped = (before * (went < 0)).sum(1)
+        left = torch.full_like(dropped, reduction.n_out) if after is None else after.sum(1)
+        gap = (left + dropped - before.sum(1)).abs().amax().item()
+        expect(
+            gap <= 1e-3,
+            f"{before.sum(1)[0]:g} patches in kept, merged and dropped tokens after {where}",
+            f"{left[0]:g} in tokens and {dropped[0]:g} dropped",
+        )
+        if after is not None and not isinstance(reduction, Mix):
+            sums = torch.zeros_like(after).scatter_add(1, went.clamp_min(0), before * (went >= 0))
+            expect(difference(after, sums) <= 1e-5, f"each token of {where} to weigh what went into it", "other masses")
+    run = case.attach().run(case.clips, trace=True)
+    source, tokens = run.tokens.source, run.tokens
+    assert source is not None
+    inside = bool(((source >= -1) & (source < tokens.count)).all())
+    expect(inside, f"every patch traced to -1 (dropped) or one of {tokens.count} tokens", "a place that does not exist")
+
+
+@check("tokens come out once each, prefix tokens in front, in the order that is declared")
+def check_order_and_prefix_kept(case: Case) -> None:
+    capabilities = case.reducer.capabilities
+    for where, step, reduction in _steps(case):
+        prefix, n = step.before.prefix, step.before.count
+        went = reduction.positions()
+        places = torch.arange(prefix, device=went.device).expand(went.shape[0], prefix)
+        stayed = torch.equal(went[:, :prefix], places) and torch.equal(
+            step.after.x[:, :prefix], step.before.x[:, :prefix]
+        )
+        expect(stayed, f"the {prefix} prefix tokens untouched in front after {where}", "moved or changed prefix tokens")
+        if prefix and not isinstance(reduction, Mix):
+            behind = went[:, prefix:]
+            joined = bool(((behind >= 0) & (behind < prefix)).any())
+            expect(not joined, f"no patch in a prefix token after {where}", "patches merged into one")
+        if isinstance(reduction, (Keep, Fuse)):
+            index = reduction.index
+            valid = bool(((index >= 0) & (index < n)).all())
+            expect(valid, f"kept positions in 0..{n - 1} at {where}", f"{index.amin()}..{index.amax()}")
+            twice = bool((index.sort(dim=1).values.diff(dim=1) == 0).any())
+            expect(not twice, f"every kept token once after {where}", "a token that was kept twice")
+        occupied = torch.zeros(went.shape[0], reduction.n_out + 1, dtype=torch.bool, device=went.device)
+        occupied.scatter_(1, torch.where(went < 0, reduction.n_out, went), True)
+        if not isinstance(reduction, Mix):
+            expect(
+                bool(occupied[:, :-1].all()), f"every token after {where} to come from one before it", "an empty one"
+            )
+        if capabilities.keeps_order and not isinstance(reduction, (Fuse, Mix)):
+            expect(_in_order(went, reduction.n_out), f"the original order after {where}, as declared", "another order")
+        if capabilities.keeps_frames:
+            expect(
+                _in_frames(step, reduction), f"every temporal group to keep as many after {where}, as declared", "not"
+            )
+
+
+@check("restoring returns tokens that went alone exactly where they were")
+def check_restore(case: Case) -> None:
+    for where, step, reduction in _steps(case):
+        if isinstance(reduction, Mix):
+            continue  # a soft mixture has no token that went alone
+        x = torch.randn(step.before.x.shape, generator=torch.Generator().manual_seed(0))
+        went = reduction.positions()
+        companions = torch.zeros(went.shape[0], reduction.n_out, dtype=torch.int64)
+        companions.scatter_add_(1, went.clamp_min(0), (went >= 0).long())
+        alone = (went >= 0) & (companions.gather(1, went.clamp_min(0)) == 1)
+        if isinstance(reduction, Fuse):
+            alone &= went < reduction.n_out - 1  # the fused token is weighted, also when it stands for one
+        back = reduction.restore(reduction.apply(x))
+        expect(back.shape == x.shape, f"{tuple(x.shape)} restored from {where}", tuple(back.shape))
+        wrong = int((alone & (back != x).any(-1)).sum())
+        expect(wrong == 0, f"tokens that went alone through {where} back in their places", f"{wrong} that are not")
+        shared = went >= 0
+        taken = reduction.apply(x).gather(1, went.clamp_min(0)[..., None].expand_as(x))
+        copied = bool((back == taken)[shared].all())
+        expect(copied, f"tokens that were merged at {where} to get their merged token back", "something else")
+
+
+def _in_order(went: Tensor, n_out: int) -> bool:
+    """Whether one member can be chosen of every output token so that the members rise: the first that still fits."""
+    for row in went.tolist():
+        members: list[list[int]] = [[] for _ in range(n_out)]
+        for place, target in enumerate(row):
+            if target >= 0:
+                members[target].append(place)
+        last = -1
+        for group in members:
+            fitting = [place for place in group if place > last]
+            if not fitting:
+                return False
+            last = fitting[0]
+    return True
+
+
+def _in_frames(step: Seen, reduction: Reduction) -> bool:
+    """Whether the groups that the reduction declares hold equal shares, each from its own stretch of the clip."""
+    groups = reduction.groups
+    if groups is None or step.before.groups is None or step.after.patch_count % groups:
+        return False
+    prefix = step.before.prefix
+    went = reduction.positions()[:, prefix:] - prefix
+    old = torch.arange(went.shape[1]) // (step.before.patch_count // groups)
+    new = went // (step.after.patch_count // groups)
+    return bool((new == old)[reduction.positions()[:, prefix:] >= 0].all())
