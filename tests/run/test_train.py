@@ -200,7 +200,7 @@ def test_explicit_and_fused_attention_train_alike(tmp_path: Path) -> None:
 
 
 def test_loss_falls(tmp_path: Path) -> None:
-    stages = [{"name": "all", "steps": 40, "lr": [0.01, 0.0], "hold": 0.0, "aux": 1.0}]
+    stages = [{"name": "all", "steps": 40, "lr": [0.01, 0.0], "hold": 0.0, "aux": 1.0, "noise": 0.05}]
     train(recipe(stages=stages, batch_size=8), tmp_path, say=quiet, threads=1, log_every=10)
     losses = [e["aux_loss"] for e in events(tmp_path) if "loss" in e]
     assert losses[-1] < 0.8 * losses[0]

@@ -124,4 +124,4 @@ def mean_tokens(x: Tensor, tokens: Tokens, pool: str) -> Tensor:
     if pool == "mean" or tokens.size is None:
         return patches.mean(dim=1)
     weight = tokens.size[:, tokens.prefix :].to(patches.dtype)
-    return (weight[:, None] @ patches)[:, 0] / weight.sum(1, keepdim=True)
+    return (patches * weight[..., None]).sum(dim=1) / weight.sum(1, keepdim=True)

@@ -167,7 +167,7 @@ def _mean_by_mass(vit: Any, features: Tensor, tokens: Tokens, pool: str) -> Tens
         return None
     start = 0 if getattr(vit, "pool_include_prefix", False) else tokens.prefix
     x, mass = features[:, start:], tokens.size[:, start:]
-    mean = (mass.to(x.dtype)[:, None] @ x)[:, 0] / mass.sum(1, keepdim=True).to(x.dtype)
+    mean = (x * mass.to(x.dtype)[..., None]).sum(dim=1) / mass.sum(1, keepdim=True).to(x.dtype)
     if vit.global_pool == "avgmax":
         mean = 0.5 * (x.amax(dim=1) + mean)
     return vit.head_drop(vit.fc_norm(mean))

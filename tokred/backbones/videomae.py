@@ -193,10 +193,9 @@ class VideoViT(nn.Module):
         if positions == "learned":
             self.pos_embed = nn.Parameter(torch.zeros(1, self.grid.patches, dim))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        elif positions == "flat":
-            self.register_buffer("pos_embed", sincos_flat(self.grid.patches, dim), persistent=False)
-        elif positions == "grid":
-            self.register_buffer("pos_embed", sincos_grid(self.grid, dim), persistent=False)
+        elif positions in ("flat", "grid"):
+            table = sincos_flat(self.grid.patches, dim) if positions == "flat" else sincos_grid(self.grid, dim)
+            self.register_buffer("pos_embed", table.to(self.patch_embed.proj.weight.device), persistent=False)
         else:
             raise ValueError(f"positions = {positions!r} is not one of flat, grid, learned")
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]

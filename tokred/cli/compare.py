@@ -124,6 +124,6 @@ def command(
         )
         return 1
     failed = failures_of(results, asked_for=reducers is not None)
-    for failure in failed:
-        progress.note(f"failed: {failure.path}: {failure.reason}")
+    if failed:
+        progress.note(f"{len(failed)} failed: {', '.join(failure.path for failure in failed)}")
     return 1 if failed else 0

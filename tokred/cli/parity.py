@@ -12,7 +12,7 @@ from tokred.cli.options import Json, print_json
 
 def command(
     folder: Annotated[Path, typer.Argument(help="A folder of golden vectors (*.safetensors).")],
-    only: Annotated[str, typer.Option("--only", help="Shell pattern of file names.")] = "*",
+    only: Annotated[str | None, typer.Option("--only", help="Shell pattern of file names.")] = None,
     json: Json = False,
 ) -> int:
     """Replay golden vectors, one line a file: largest error, decisions equal or not."""

@@ -1,0 +1,71 @@
+"""Three counters agree on every backbone with every method: the closed form, fvcore and torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import tokred
+from tokred import list_methods
+from tokred.backbones.videomae import VideoViT
+from tokred.dry import dry_run
+from tokred.measure.flops import count
+from tokred.measure.handles import fvcore_macs, torch_macs
+
+SETTINGS = {
+    "none": "none",
+    "sta": "sta:r=3",
+    "tome": "tome:r=4",
+    "evit": "evit:keep=0.6",
+    "topk": "topk:keep=0.6",
+    "random_drop": "random_drop:keep=0.6",
+    "random_merge": "random_merge:keep=0.6",
+    "grid": "grid:keep=0.6",
+    "fewer_frames": "fewer_frames:tubelets=2",
+    "lower_resolution": "lower_resolution:rows=3",
+}
+
+
+def test_every_method_is_counted_here() -> None:
+    assert set(SETTINGS) == set(list_methods()), "a new method needs a line here"
+
+
+def video() -> tuple[torch.nn.Module, torch.Tensor]:
+    model = VideoViT(img_size=32, patch_size=8, frames=8, dim=48, depth=4, num_heads=3, num_classes=5)
+    return model.eval(), torch.randn(1, 3, 8, 32, 32)
+
+
+def image(**changes: object) -> tuple[torch.nn.Module, torch.Tensor]:
+    timm = pytest.importorskip("timm")
+    settings = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 48,
+        "depth": 4,
+        "num_heads": 3,
+        "num_classes": 5,
+        **changes,
+    }
+    return timm.models.VisionTransformer(**settings).eval(), torch.randn(1, 3, 32, 32)
+
+
+HOSTS = {
+    "video": video,
+    "class token": image,
+    "average pooling": lambda: image(class_token=False, global_pool="avg", fc_norm=True),
+    "layer scale and qk-norm": lambda: image(init_values=0.1, qk_norm=True),
+}
+ONLY_VIDEO = {"fewer_frames"}
+CASES = [(h, m) for h in HOSTS for m in SETTINGS if h == "video" or m not in ONLY_VIDEO]
+
+
+@pytest.mark.parametrize(("host", "method"), CASES, ids=[f"{h}, {m}" for h, m in CASES])
+def test_three_counters_agree(host: str, method: str) -> None:
+    model, pixels = HOSTS[host]()
+    fast = tokred.attach(model, tokred.build(SETTINGS[method]))
+    report = count(fast.geometry, dry_run(fast.reducer, fast.geometry))
+    counted = fvcore_macs(fast, (pixels,))
+    assert not counted.unsupported
+    assert counted.macs == report.executed_macs
+    with torch.no_grad():
+        assert torch_macs(fast, (pixels,)).macs == report.executed_macs - report.norm

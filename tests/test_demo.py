@@ -1,0 +1,38 @@
+"""The demo at reduced size, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tokred import list_methods
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_method_on_the_trained_model(tmp_path: Path) -> None:
+    out = tmp_path / "demo run"
+    words = ["compare", "--clips", "24", "--timing", "1", "--out", str(out)]
+    run = [sys.executable, "-c", "from tokred.cli import main; main()", *words]
+    environment = {**os.environ, "COLUMNS": "120"}
+    done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("results.json", "results.csv", "report.html", "accuracy_gflops.png", "speed.png"):
+        assert (out / name).stat().st_size > 1000, name
+    results = json.loads((out / "results.json").read_text())
+    finished = {row["method"] for row in results["rows"] if row["status"] == "done"}
+    assert finished == set(list_methods())
+    assert results["complete"]
+    none = results["rows"][0]
+    # 24 clips say little about accuracy, but a trained model is far above the 10 and 12.5 % of chance.
+    assert all(numbers["top1"] > 0.6 for numbers in none["accuracy"].values())
+    for method in finished:
+        assert method in done.stdout
+
+
+def test_make_demo_calls_compare() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "tokred compare --out" in makefile
