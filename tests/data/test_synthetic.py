@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from tokred.data.synthetic.shapes import DISTRACTORS, shape_tables, signed_dista
 
 @pytest.fixture(scope="module")
 def many() -> Scene:
-    return SyntheticActions(400).scene(range(400))
+    return SyntheticActions(400, noise=0.08, slowest=1.0).scene(range(400))
 
 
 def test_a_clip_depends_on_its_index_alone() -> None:
@@ -94,9 +93,10 @@ def test_label_sets_share_the_logits_without_overlap() -> None:
 def test_held_poses_show_no_motion_inside_a_tubelet(hold: bool) -> None:
     """Without the sensor noise, the two frames of a tubelet are the same picture."""
     stream = draw([stream_seed("any", i) for i in range(8)], 16, 64, 8 if hold else 16)
-    silent = replace(stream, noise=torch.zeros_like(stream.noise))
     motion = torch.arange(8)
-    clips = render(torch.zeros(8, dtype=torch.int64), motion, silent, frames=16, size=64, hold=hold).clips
+    clips = render(
+        torch.zeros(8, dtype=torch.int64), motion, stream, noise=0, slowest=1, frames=16, size=64, hold=hold
+    ).clips
     change = clips.diff(dim=2).abs().amax(dim=(1, 3, 4))  # (8, 15)
     assert (change[:, 1::2] > 0).all()
     assert (change[:, 0::2] == 0).all() == hold
@@ -125,6 +125,17 @@ def test_motions_go_where_their_names_say(many: Scene) -> None:
     assert zooms["grow"].min() > 0.5
     assert zooms["shrink"].max() < -0.5
     assert all(zooms[name].abs().max() == 0 for name in MOTIONS[:6])
+
+
+def test_the_slowest_objects_go_the_share_of_the_way_that_was_asked_for() -> None:
+    def way(slowest: float) -> torch.Tensor:
+        scene = SyntheticActions(160, slowest=slowest).scene(range(160))
+        return (scene.rendered.centre[:, -1] - scene.rendered.centre[:, 0])[scene.motion < 4].norm(dim=-1)
+
+    ratio = way(0.2) / way(1.0)
+    assert ratio.max() < 1.2
+    assert 0.1 < ratio.min() < 0.35
+    assert 0.5 < ratio.mean() < 0.7
 
 
 def test_shapes_cover_the_same_area(many: Scene) -> None:
@@ -198,8 +209,10 @@ def test_reported_digest_follows_the_settings() -> None:
         SyntheticActions(10, seed=1).digest(),
         SyntheticActions(10, split="train").digest(),
         SyntheticActions(10, hold=False).digest(),
+        SyntheticActions(10, noise=0.1).digest(),
+        SyntheticActions(10, slowest=0.5).digest(),
     }
-    assert len(digests) == 5
+    assert len(digests) == 7
     assert SyntheticActions(10).digest() == SyntheticActions(10).digest()
 
 
@@ -215,6 +228,8 @@ def test_other_sizes_draw_the_same_kind_of_scene() -> None:
         ({"split": "val"}, "'val'"),
         ({"size": 20}, "size = 20"),
         ({"frames": 5}, "frames = 5"),
+        ({"noise": -0.1}, "noise = -0.1"),
+        ({"slowest": 0}, "slowest = 0"),
     ],
 )
 def test_wrong_settings_are_refused_with_what_was_given(wrong: dict[str, object], named: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tokred.data.synthetic.actions import NOISE, SLOWEST
+
 
 class SpecError(ValueError):
     """A recipe that cannot be run; the message lists everything that is wrong, one line each."""
@@ -63,6 +65,7 @@ class StageSpec(_Part):
     The learning rate goes from ``lr[0]`` to ``lr[1]`` along half a cosine. ``tokens`` is the share of patches that the
     model sees (those of the object, the rest at random: a cheap start), ``hold`` the share of micro-batches whose poses
     are held for a tubelet, and ``aux`` the weight of the auxiliary losses on the object's place and displacement.
+    ``noise`` and ``slowest`` are those of ``SyntheticActions``; by default as hard as the held-out clips.
     """
 
     name: str
@@ -71,6 +74,8 @@ class StageSpec(_Part):
     tokens: float = Field(1.0, gt=0, le=1)
     hold: float = Field(1.0, ge=0, le=1)
     aux: float = Field(0.0, ge=0)
+    noise: float = Field(NOISE, ge=0, le=1)
+    slowest: float = Field(SLOWEST, gt=0, le=1)
 
 
 class EvaluationSpec(_Part):

@@ -116,11 +116,14 @@ class StepEngine:
     def __init__(self, spec: TrainSpec, trainee: Trainee, crew: Workers, device: torch.device) -> None:
         self.spec, self.master, self.crew, self.device = spec, trainee, crew, device
         self.copy = working_copy(trainee, spec)
-        data = spec.data
-        self.sources = {
-            hold: SyntheticActions(1, data.seed, "train", size=data.size, frames=data.frames, hold=hold)
-            for hold in (False, True)
-        }
+        self.label_sets = SyntheticActions(1).label_sets
+
+    def source(self, stage: StageSpec, hold: bool) -> SyntheticActions:
+        """The training clips of a stage."""
+        data = self.spec.data
+        return SyntheticActions(
+            1, data.seed, "train", data.size, data.frames, hold=hold, noise=stage.noise, slowest=stage.slowest
+        )
 
     def gradients(self, step: int, stage: StageSpec) -> dict[str, float]:
         """Writes ``.grad`` of the master weights for a step and returns the batch's figures.
@@ -156,7 +159,7 @@ class StepEngine:
         lottery = torch.rand(size, patches, generator=generator)
         # Another seed of the run takes other clips: offset by whole label blocks, far beyond any run's length.
         first = spec.seed * 80_000_000 + step * spec.batch_size + part * size
-        scene = self.sources[hold].scene(range(first, first + size))
+        scene = self.source(stage, hold).scene(range(first, first + size))
         share = object_share(scene, spec.model.tubelet_size, spec.model.patch_size, spec.data.frames).flatten(1)
         seen = share >= OBJECT_SHARE  # (B, P)
         keep = None
@@ -187,7 +190,7 @@ class StepEngine:
             logits = model(clips).float()
         total = torch.zeros((), device=self.device)
         figures = {}
-        for labels, wanted in zip(self.sources[True].label_sets, (scene.appearance, scene.motion), strict=True):
+        for labels, wanted in zip(self.label_sets, (scene.appearance, scene.motion), strict=True):
             part = logits[:, labels.offset : labels.offset + len(labels.classes)]
             wanted = wanted.to(self.device)
             loss = F.cross_entropy(part, wanted, label_smoothing=smoothing)

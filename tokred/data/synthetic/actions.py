@@ -18,6 +18,8 @@ from tokred.data.synthetic.shapes import SHAPES
 
 # Part of the digest: raise it whenever a change makes other clips.
 VERSION = 1
+# How hard the default clips are: chosen so that a small trained model is good, but not perfect, at both label sets.
+NOISE, SLOWEST = 0.2, 0.2
 SPLITS = ("train", "test")
 
 
@@ -49,12 +51,22 @@ class SyntheticActions:
         size: height and width in pixels, a multiple of 8.
         frames: frames per clip, even, at least 4.
         hold: every pose lasts two frames, so that a tubelet of two shows no motion and classifying it needs time.
+        noise: standard deviation of the sensor noise, pixel values being in [0, 1].
+        slowest: smallest share of the full way or zoom that an object makes, in (0, 1].
     Raises:
         ValueError: a setting out of range.
     """
 
     def __init__(
-        self, clips: int = 1000, seed: int = 0, split: str = "test", size: int = 64, frames: int = 16, hold: bool = True
+        self,
+        clips: int = 1000,
+        seed: int = 0,
+        split: str = "test",
+        size: int = 64,
+        frames: int = 16,
+        hold: bool = True,
+        noise: float = NOISE,
+        slowest: float = SLOWEST,
     ) -> None:
         if clips < 1:
             raise ValueError(f"clips = {clips} must be at least 1")
@@ -64,6 +76,11 @@ class SyntheticActions:
             raise ValueError(f"size = {size} must be a multiple of 8, at least 16 pixels")
         if frames < 4 or frames % 2:
             raise ValueError(f"frames = {frames} must be even and at least 4")
+        if not 0 <= noise <= 1:
+            raise ValueError(f"noise = {noise} is not in [0, 1]")
+        if not 0 < slowest <= 1:
+            raise ValueError(f"slowest = {slowest} is not in (0, 1]")
+        self.noise, self.slowest = noise, slowest
         self.clips, self.seed, self.split = clips, seed, split
         self.size, self.frames, self.hold = size, frames, hold
         self.name = "synthetic actions"
@@ -79,7 +96,8 @@ class SyntheticActions:
 
     def digest(self) -> str:
         """Short hash of the generator's version and settings."""
-        parts = (VERSION, self.clips, self.seed, self.split, self.size, self.frames, self.hold)
+        shape = (self.clips, self.seed, self.split, self.size, self.frames)
+        parts = (VERSION, *shape, self.hold, self.noise, self.slowest)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
     def labels(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -92,7 +110,16 @@ class SyntheticActions:
         appearance, motion = self.labels(indices)
         seeds = [stream_seed("clip", self.seed, self.split, index) for index in indices]
         stream = draw(seeds, self.frames, self.size, self.frames // 2 if self.hold else self.frames)
-        rendered = render(appearance, motion, stream, frames=self.frames, size=self.size, hold=self.hold)
+        rendered = render(
+            appearance,
+            motion,
+            stream,
+            frames=self.frames,
+            size=self.size,
+            hold=self.hold,
+            noise=self.noise,
+            slowest=self.slowest,
+        )
         return Scene(rendered, appearance, motion)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:

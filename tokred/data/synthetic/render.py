@@ -75,7 +75,17 @@ def draw(seeds: list[int], frames: int, size: int, poses: int) -> Stream:
     return Stream(uniform, rest, grids, texture.reshape(b, 1, TEXTURE, TEXTURE), jitter.reshape(b, poses, 2), noise)
 
 
-def render(appearance: Tensor, motion: Tensor, stream: Stream, *, frames: int, size: int, hold: bool) -> Rendered:
+def render(
+    appearance: Tensor,
+    motion: Tensor,
+    stream: Stream,
+    *,
+    frames: int,
+    size: int,
+    hold: bool,
+    noise: float,
+    slowest: float,
+) -> Rendered:
     """Clips of objects in front of a drifting background, with a still distractor.
 
     Args:
@@ -85,6 +95,8 @@ def render(appearance: Tensor, motion: Tensor, stream: Stream, *, frames: int, s
         frames: T, even.
         size: H = W in pixels; lengths below are given at 64 and scale with it.
         hold: whether each pose lasts two frames (one tubelet).
+        noise: standard deviation of the sensor noise, pixel values being in [0, 1].
+        slowest: smallest share of the full way or zoom that an object makes; the share is uniform up to 1.
     """
     u, unit = stream.uniform, size / 64
     poses = stream.jitter.shape[1]
@@ -92,6 +104,8 @@ def render(appearance: Tensor, motion: Tensor, stream: Stream, *, frames: int, s
 
     travel = (24 + 14 * u[:, 0]) * unit
     offsets, zoom = paths(motion, travel, u[:, 1:9], poses)
+    pace = slowest + (1 - slowest) * u[:, 30]
+    offsets, zoom = offsets * pace[:, None, None], zoom * pace[:, None]
     room = size / 2 - 6 * unit - REACH * travel
     anchor = size / 2 + (2 * u[:, 9:11] - 1) * room[:, None]
     centre = anchor[:, None] + offsets + 0.7 * unit * stream.jitter
@@ -134,7 +148,7 @@ def render(appearance: Tensor, motion: Tensor, stream: Stream, *, frames: int, s
     film = torch.lerp(film, paint[:, :, None, None, None] + 0.1 * inside[:, None], mask[:, None])
     if hold:
         film = film.repeat_interleave(frames // poses, dim=2)
-    clips = film.add_(stream.noise, alpha=0.08).clamp_(0, 1).sub_(MEAN).div_(STD)
+    clips = film.add_(stream.noise, alpha=noise).clamp_(0, 1).sub_(MEAN).div_(STD)
     return Rendered(clips, centre, scale, mask, distractor)
 
 
