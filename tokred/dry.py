@@ -3,6 +3,7 @@ that computes nothing."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -87,6 +88,8 @@ def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None,
     if grid is not None:
         geometry = replace(geometry, grid=grid)
     notes = tuple(reducer.check(geometry))
+    if reducer.capabilities.stateful:
+        reducer = copy.deepcopy(reducer)  # what it keeps from constant features is not for the next forward
     try:
         return _dry_run(reducer, geometry, notes, device)
     except NotImplementedError:

@@ -45,15 +45,24 @@ class TokenReducer(nn.Module, ABC):
         proportional: whether later attention adds log(mass) to the logits (skipped while all masses are one).
         pool: on mean-pooling hosts, "mean" over tokens or "mass"-weighted mean.
         strength: name of the constructor argument that budgets solve for ("" = none).
+        method: the name it is registered under; origin: "module:Class" or "FILE.py:Class" that it was built from
+            where it is not registered. Neither is inherited: a subclass is another method.
     """
 
     site: ClassVar[str] = "after_block"
     strength: ClassVar[str] = ""
     method: ClassVar[str] = ""
+    origin: ClassVar[str] = ""
     capabilities: Capabilities = Capabilities()
     proportional: bool = False
     pool: str = "mean"
     _config: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("method", "origin"):
+            if name not in cls.__dict__:
+                setattr(cls, name, "")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -98,7 +107,7 @@ class TokenReducer(nn.Module, ABC):
             for name, value in self._config.items()
             if name in parameters and value != parameters[name].default
         ]
-        name = self.method or type(self).__name__
+        name = self.method or self.origin or type(self).__name__
         return f"{name}:{','.join(changed)}" if changed else name
 
     def with_(self, **changes: Any) -> Self:

@@ -126,7 +126,7 @@ def split_specs(text: str) -> list[str]:
     for piece in split_outside_brackets(text, ","):
         continues = re.fullmatch(r"\s*[A-Za-z_]\w*\s*=.*", piece) is not None
         if continues and specs:
-            specs[-1] += f",{piece}" if _has_settings(specs[-1]) else f":{piece}"
+            specs[-1] += f"{',' if _has_settings(specs[-1]) else ':'}{piece.strip()}"
         elif piece.strip():
             specs.append(piece.strip())
     return specs
@@ -193,8 +193,8 @@ def _construct(cls: type[TokenReducer], settings: dict[str, Any], spec: str) -> 
     for key in settings:
         if key not in allowed:
             close = difflib.get_close_matches(key, allowed, n=1)
-            hint = f", did you mean {close[0]}?" if close else ""
-            raise RegistryError(f"{spec!r}: unknown setting {key!r}{hint} allowed are {', '.join(allowed) or 'none'}")
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise RegistryError(f"{spec!r}: unknown setting {key!r}{hint}: allowed are {', '.join(allowed) or 'none'}")
     try:
         return cls(**settings)
     except (ValueError, TypeError) as error:
@@ -233,6 +233,8 @@ def _import_class(module: str, name: str, spec: str) -> type[TokenReducer]:
             f"{spec!r}: {module} has no TokenReducer class {name!r}; it has {', '.join(classes) or 'none'}"
         )
     cls: type[TokenReducer] = getattr(loaded, name)
+    if not cls.method:
+        cls.origin = f"{module}:{name}"
     return cls
 
 

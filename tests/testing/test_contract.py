@@ -45,10 +45,11 @@ def test_a_failure_names_the_clause_what_was_expected_what_came_and_how_to_see_i
     with pytest.raises(CheckFailed, match="breaks 1 clause") as caught:
         check_reducer(build(f"{WRONG}:OneTooMany:keep=0.25"), [VIDEO], only="check_token_count_is_scheduled")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "OneTooMany:keep=0.25 breaks 1 clause of the contract"
+    spec = f"{WRONG}:OneTooMany:keep=0.25"
+    assert lines[0] == f"{spec} breaks 1 clause of the contract"
     assert lines[2].startswith("check_token_count_is_scheduled: each step leaves the tokens that its schedule promises")
     assert lines[3:6] == [
-        "  reducer    OneTooMany:keep=0.25 on the video backbone",
+        f"  reducer    {spec} on the video backbone",
         "  expected   24 patch tokens after the step at block 1 on 96 (TokenReducer.promise: unless overridden, what "
         "the schedule says)",
         "  got        25",
