@@ -1,0 +1,65 @@
+"""What a finished or interrupted run leaves on disk beside its results.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokred.report.html import page
+from tokred.report.table import csv
+
+
+def write_run(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write results.csv, accuracy_gflops.png, speed.png and report.html into `folder`, each at once or not at all.
+
+    Without labels accuracy_gflops.png shows agreement and feature distance. A picture of something that was not
+    measured is not written, and one of an earlier call is removed.
+
+    Args:
+        results: as read from results.json; folder: made where it is missing.
+
+    Returns:
+        The files that were written.
+    """
+    from tokred.report import canvas, plots
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"results.csv": csv(results).encode("utf-8")}
+    for name, draw in (("accuracy_gflops.png", plots.quality), ("speed.png", plots.speedup)):
+        figure = draw(results)
+        if figure is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            files[name] = canvas.png(figure)
+    files["report.html"] = page([results]).encode("utf-8")
+    return [_write(folder / name, content) for name, content in files.items()]
+
+
+def render(runs: Sequence[Mapping[str, Any]], out: str | os.PathLike[str], title: str | None = None) -> Path:
+    """Write one self-contained page for one run or several.
+
+    Args:
+        runs: each as read from a results.json; out: the file, or a folder that gets report.html; title: of the page.
+
+    Returns:
+        The file.
+    """
+    path = Path(out)
+    if path.is_dir():
+        path /= "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _write(path, page(runs, title).encode("utf-8"))
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Write to a file beside it and rename: a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
