@@ -47,6 +47,9 @@ def test_only_numbers_that_are_shown_are_defined(results: Results, unlabelled: R
     without = dict(definitions([Run(unlabelled)]))
     assert "Feature distance" in without
     assert "Difference, p" not in without
+    for row in unlabelled["rows"]:
+        row |= {"budget": None, "speed": None}
+    assert not {"Budget", "^", "Implied speed-up"} & set(dict(definitions([Run(unlabelled)])))
     assert set(dict(definitions([Run(results), Run(unlabelled)]))) == set(with_labels) | set(without)
 
 

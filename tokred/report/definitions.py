@@ -109,6 +109,7 @@ def definitions(runs: Sequence[Run]) -> list[tuple[str, str]]:
     timed = any(row.get("speed") for run in runs for row in run.done)
     without = set() if labelled else {"Top-1, 95 % interval", "Difference, p", DIFFERS}
     without |= {"Feature distance"} if all(run.labelled for run in runs) else set()
+    without |= set() if any(g.budget is not None for run in runs for g in run.groups) else {"Budget", HIGHEST}
     without |= set() if timed else {"Clips/s, speed-up", "Implied speed-up"}
     return [(term, text) for term, text in MEANING.items() if term not in without]
 
