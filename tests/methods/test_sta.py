@@ -1,0 +1,324 @@
+"""STA against loops that follow the published algorithm step by step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tokred.attach import attach
+from tokred.backbones.geometry import Geometry
+from tokred.methods import STA
+from tokred.methods.sta import select
+from tokred.probe import Probe
+from tokred.reducer import Site
+from tokred.reduction import Keep
+from tokred.schedule import ScheduleError
+from tokred.settings import SettingError
+from tokred.testing import default_backbones
+from tokred.tokens import Grid, Tokens
+
+VIDEO, IMAGE = default_backbones()
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def reference(x: Tensor, metric: Tensor, groups: int, r: int, backward: bool = False, score: str = "both") -> list[int]:
+    """Kept tokens of one sample, groups in temporal order and score order inside.
+
+    Args:
+        x: (n, D) features; metric: (n, d) similarity features; both float64.
+    """
+    g = len(x) // groups
+    order = list(range(groups))[::-1] if backward else list(range(groups))
+    place = {c: [c * g + i for i in range(g)] for c in order}
+
+    first = place[order[0]]
+    even, odd = first[0::2], first[1::2]
+    likeness = {i: max((cosine(metric[i], metric[j]) for j in odd), default=0.0) for i in even}
+    ranked = odd + sorted(even, key=lambda i: (likeness[i], i))
+    kept = {order[0]: ranked[: g - r]}
+
+    mass = dict.fromkeys(first, 1.0)  # every token of the first group, dropped ones too
+    for c in order[1:]:
+        current = place[c]
+        flow = dict.fromkeys(current, 0.0)
+        for source, weight in mass.items():
+            e = {i: math.exp(cosine(metric[i], metric[source])) for i in current}
+            total = sum(e.values())
+            for i in current:
+                flow[i] += weight * e[i] / total
+        activation = {i: float(x[i].abs().sum()) for i in current}
+        low, high = min(activation.values()), max(activation.values())
+        damped = {i: 1 - (activation[i] - low) / (high - low) if high > low else 1.0 for i in current}
+        z = {i: {"both": flow[i] * damped[i], "activation": damped[i], "accumulation": flow[i]}[score] for i in current}
+        kept[c] = sorted(current, key=lambda i: (z[i], i))[: g - r]
+        total = sum(flow[i] for i in kept[c])
+        mass = {i: flow[i] / total for i in kept[c]}
+    return [i for c in sorted(kept) for i in kept[c]]
+
+
+def drawn(b: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(b, n, 6, generator=g).double(), torch.randn(b, n, 4, generator=g).double()
+
+
+@given(
+    st.integers(1, 2),
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.floats(0, 1),
+    st.booleans(),
+    st.sampled_from(["both", "activation", "accumulation"]),
+    st.integers(0, 9999),
+)
+def test_a_stage_is_the_published_algorithm(
+    b: int, groups: int, g: int, share: float, backward: bool, score: str, seed: int
+) -> None:
+    r = min(round(share * g), g - 1)
+    x, metric = drawn(b, groups * g, seed)
+    found = select(x, metric, groups, r, backward=backward, score=score).kept
+    for i in range(b):
+        assert found[i].tolist() == reference(x[i], metric[i], groups, r, backward, score)
+
+
+@given(st.integers(2, 5), st.integers(3, 9), st.integers(0, 9999))
+def test_the_most_activated_token_of_every_later_group_survives_in_front(groups: int, g: int, seed: int) -> None:
+    x, metric = drawn(1, groups * g, seed)
+    kept = select(x, metric, groups, g - 1).kept[0].reshape(groups, 1)
+    strongest = x[0].abs().sum(-1).reshape(groups, g).argmax(1)
+    for c in range(1, groups):
+        assert int(kept[c, 0]) == c * g + int(strongest[c])
+
+
+@given(st.integers(0, 999))
+def test_neither_channels_nor_lengths_of_keys_decide(seed: int) -> None:
+    x, metric = drawn(1, 4 * 7, seed)
+    plain = select(x, metric, 4, 3).kept
+    assert torch.equal(select(x.flip(-1), metric.flip(-1), 4, 3).kept, plain)
+    assert torch.equal(select(x, metric * torch.rand(1, 28, 1).double().add(0.5), 4, 3).kept, plain)
+
+
+@pytest.mark.parametrize("spoil", ["constant activation", "zero key", "all zero", "equal frames"])
+def test_degenerate_tokens_are_decided_without_nan(spoil: str) -> None:
+    x, metric = drawn(2, 4 * 6, 0)
+    if spoil == "constant activation":
+        x[:] = 1.0
+    elif spoil == "zero key":
+        metric[:, 3] = 0.0
+    elif spoil == "all zero":
+        x[:], metric[:] = 0.0, 0.0
+    else:
+        x, metric = x[:, :6].repeat(1, 4, 1), metric[:, :6].repeat(1, 4, 1)
+    found = select(x, metric, 4, 2)
+    assert bool(found.score.isfinite().all())
+    for i in range(2):
+        assert len(set(found.kept[i].tolist())) == 16
+
+
+def test_the_selection_is_exact_for_narrow_features_and_inside_autocast() -> None:
+    x, metric = drawn(2, 4 * 30, 1)
+    narrow = x.bfloat16(), metric.bfloat16()
+    expected = select(narrow[0].float(), narrow[1].float(), 4, 11)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = select(*narrow, 4, 11)
+    assert torch.equal(found.kept, expected.kept)
+    assert torch.equal(found.score, expected.score)
+
+
+def geometry(t: int = 4, h: int = 4, w: int = 6, depth: int = 6, prefix: int = 0) -> Geometry:
+    grid = Grid(t, h, w)
+    return Geometry(
+        depth=depth, dim=24, heads=3, head_dim=8, mlp_hidden=48, grid=grid, prefix=prefix, classes=7, kernel=(2, 4, 4)
+    )
+
+
+def one_step(
+    reducer: STA, grid: Grid, groups: int | None, stage: int, prefix: int = 0
+) -> tuple[Keep | None, Tokens, Probe]:
+    n = prefix + grid.patches
+    g = torch.Generator().manual_seed(stage)
+    x = torch.randn(2, n, 24, generator=g)
+    q, k, v = (torch.randn(2, 3, n, 8, generator=g) for _ in range(3))
+    probe = Probe(x, q, k, v, prefix=prefix, needs=reducer.capabilities.needs)
+    probe.set_ffn(torch.randn(2, n, 24, generator=g))
+    step = reducer.schedule.steps(6)[stage]
+    tokens = Tokens(x, grid, prefix, groups=groups, sample_seed=torch.tensor([1, 2]))
+    return reducer.reduce(tokens, probe, Site("after_block", step, 6, grid.t)), tokens, probe
+
+
+@pytest.mark.parametrize("similarity", ["key", "query", "value", "ffn"])
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_the_similarity_is_the_head_mean_of_what_is_asked_for(similarity: str, prefix: int) -> None:
+    reducer = STA(r=5, similarity=similarity)
+    keep, tokens, probe = one_step(reducer, Grid(4, 3, 4), 4, 0, prefix)
+    assert keep is not None
+    metric = probe.ffn if similarity == "ffn" else probe.head_mean(similarity)
+    for i in range(2):
+        expected = reference(tokens.patches[i].double(), metric[i, prefix:].double(), 4, 5)
+        assert keep.index[i].tolist() == [*range(prefix), *(prefix + j for j in expected)]
+
+
+@pytest.mark.parametrize(
+    ("t", "grouping", "groups"),
+    [
+        (8, "clip", [8, 4, 2]),
+        (4, "clip", [4, 2, 2]),
+        (6, "clip", [6, 3, 3]),
+        (5, "clip", [5, 5, 5]),
+        (2, "clip", [2, 2, 2]),
+        (1, "clip", [1, 1, 1]),
+        (16, "clip", [16, 8, 4]),
+        (8, "frame", [8, 8, 8]),
+    ],
+)
+def test_groups_follow_from_the_clip(t: int, grouping: str, groups: list[int]) -> None:
+    reducer = STA(r=4, grouping=grouping)
+    assert [reducer._groups(t, stage)[0] for stage in range(3)] == groups
+    for stage in range(3):
+        keep, _, _ = one_step(reducer, Grid(t, 3, 4), t, stage)
+        assert keep is not None
+        assert keep.groups == groups[stage]
+
+
+@pytest.mark.parametrize(("t", "left"), [(8, 8 * (24 - 4 - 2 - 1)), (5, 5 * (24 - 4 - 2 - 1)), (1, 24 - 4 - 2 - 1)])
+def test_tokens_left_for_even_odd_and_single_frames(t: int, left: int) -> None:
+    counts = (24 * t, t)
+    reducer, where = STA(r=4), geometry(t)
+    for step in reducer.schedule.steps(6):
+        promise = reducer.promise(step, *counts, where)
+        counts = (promise.left, promise.groups)  # type: ignore[assignment]
+    assert counts[0] == left
+    assert reducer.describe(where) == (["one frame: only the first-frame rule acts"] if t == 1 else [])
+
+
+def test_the_order_is_a_string_of_directions_that_repeats() -> None:
+    found = {}
+    for order in ("F", "B", "FB", "bf"):
+        for stage in range(3):
+            keep, tokens, probe = one_step(
+                STA(r=4, order=order, grouping="frame", schedule="constant"), Grid(4, 3, 4), 4, stage
+            )
+            assert keep is not None
+            backward = order.upper()[stage % len(order)] == "B"
+            expected = reference(tokens.patches[0].double(), probe.mean_key[0].double(), 4, 4, backward)
+            assert keep.index[0].tolist() == expected
+            found[order, stage] = expected
+    assert found["F", 0] != found["B", 0]
+
+
+@pytest.mark.parametrize("first", ["random", "grid"])
+def test_the_first_frame_can_be_thinned_without_similarity_and_nothing_else_changes(first: str) -> None:
+    by_similarity, tokens, _ = one_step(STA(r=5), Grid(4, 3, 4), 4, 0)
+    other, _, _ = one_step(STA(r=5, first=first), Grid(4, 3, 4), 4, 0)
+    assert by_similarity is not None
+    assert other is not None
+    assert torch.equal(other.index[:, 7:], by_similarity.index[:, 7:]), "the first drop influences no other group"
+    start = other.index[:, :7]
+    assert bool((start.diff(dim=1) > 0).all())
+    if first == "grid":
+        assert start.tolist() == [[0, 1, 3, 5, 6, 8, 10]] * 2
+    else:
+        again, _, _ = one_step(STA(r=5, first=first, seed=1), Grid(4, 3, 4), 4, 0)
+        assert again is not None
+        assert not torch.equal(again.index, other.index)
+        assert not torch.equal(start[0], start[1])
+    assert tokens.groups == 4
+
+
+@pytest.mark.parametrize("backbone", [VIDEO, IMAGE], ids=lambda b: b.name)
+@torch.no_grad()
+def test_prefix_tokens_stay_in_front_and_every_frame_keeps_as_many(backbone: Any) -> None:
+    host, clips = backbone.build()
+    fast = attach(host, STA(r=4))
+    run = fast.run(clips, record=True)
+    for _, keep in run.steps:
+        assert isinstance(keep, Keep)
+        prefix = fast.geometry.prefix
+        assert torch.equal(keep.index[:, :prefix], torch.arange(prefix).expand(3, prefix))
+        assert keep.groups is not None
+        g_in = (keep.n_in - prefix) // keep.groups
+        frame = (keep.index[:, prefix:] - prefix) // g_in
+        counts = torch.stack([(frame == c).sum(1) for c in range(keep.groups)])
+        assert len(counts.unique()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"similarity": "keys"}, "similarity = 'keys' is not one of key, query, value, ffn"),
+        ({"score": "sum"}, "score = 'sum' is not one of both, activation, accumulation"),
+        ({"first": "none"}, "first = 'none' is not one of tome, random, grid"),
+        ({"grouping": "window"}, "grouping = 'window' is not one of clip, frame"),
+        ({"order": "FXB"}, r"order = 'FXB' is not a string of F \(forward\) and B \(backward\)"),
+        ({"order": ""}, "order = '' is not a string of F"),
+        ({"r": (4, 2), "schedule": "constant"}, "schedule = 'constant' needs a single r, not one per stage"),
+        ({"r": 4, "schedule": "linear"}, "shape = 'linear' is not constant, decreasing, increasing"),
+        ({"r": -1}, "drop = -1 is not a whole number of at least 0"),
+    ],
+)
+def test_wrong_settings_are_refused_when_it_is_made(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        STA(**settings)
+
+
+def test_wrong_kinds_are_refused_when_it_is_made() -> None:
+    with pytest.raises(SettingError, match="order = 3 is not a word"):
+        STA(order=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("reducer", "where", "message"),
+    [
+        (
+            STA(r=24),
+            geometry(),
+            r"r = 24 per frame at block 0 drops 24 of 24 tokens per group of 1 frame\(s\): allowed is below 24",
+        ),
+        (
+            STA(r=20, schedule="constant"),
+            geometry(),
+            r"at block 2 drops 40 of 8 tokens per group of 2 frame\(s\): allowed is below 4",
+        ),
+        (STA(r=(8, 8, 8), at=(0, 1, 2)), geometry(), r"at block 2 drops 16 of 16 tokens per group of 2"),
+        (STA(r=2), geometry(depth=2), "at = 'thirds' needs more than 2 blocks"),
+    ],
+)
+def test_impossible_drops_are_refused_with_the_numbers(reducer: STA, where: Geometry, message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        reducer.check(where)
+
+
+def test_corrections_are_noted() -> None:
+    assert STA(r=4).check(geometry()) == []
+    assert STA(r=3, at=(0, 1)).check(geometry(t=5)) == ["block 1: 1.5 tokens per group rounded down to 1"]
+    assert STA(r=13, at=(0,)).check(geometry()) == [
+        "block 0: r = 13 exceeds half of the first group's 24, odd places go too"
+    ]
+
+
+def test_strength_reaches_up_to_half_of_a_frame_or_what_the_stages_allow() -> None:
+    assert STA().strength_range(geometry()).strongest == 12
+    high = STA(schedule="increasing").strength_range(geometry()).strongest
+    STA(r=int(high), schedule="increasing").check(geometry())
+    with pytest.raises(ScheduleError, match="allowed is below"):
+        STA(r=int(high) + 1, schedule="increasing").check(geometry())
+
+
+def test_published_settings_have_the_published_counts() -> None:
+    """ViT-L, 8 tubelets of 14 x 14: r = 64 leaves 8N - 8r, - 12r, - 14r tokens."""
+    where = geometry(8, 14, 14, depth=24)
+    counts: tuple[int, int | None] = (1568, 8)
+    found = []
+    for step in STA(r=64).schedule.steps(24):
+        promise = STA(r=64).promise(step, *counts, where)
+        counts = (promise.left, promise.groups)
+        found.append((step.block, promise.left))
+    assert found == [(0, 1568 - 8 * 64), (8, 1568 - 12 * 64), (16, 1568 - 14 * 64)]
