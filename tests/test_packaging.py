@@ -126,6 +126,11 @@ def test_wheel_holds_every_file_once_and_nothing_else(wheel: Path, unpacked: Pat
     assert {PurePosixPath(name).suffix for name in names} <= {".py", ".typed", ".safetensors", ".html", ".css", ".js"}
 
 
+def test_wheel_from_the_checkout_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    straight = zipfile.ZipFile(build(ROOT, "wheel", tmp_path)).namelist()
+    assert sorted(straight) == sorted(zipfile.ZipFile(wheel).namelist())
+
+
 def test_wheel_ships_type_marker_weights_and_methods(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "tokred/py.typed" in names
