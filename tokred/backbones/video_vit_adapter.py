@@ -7,11 +7,12 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from tokred.backbones.adapter import Adapter, Attended, Fed, Unsupported, mean_tokens
+from tokred.backbones.adapter import Adapter, Attended, Fed, mean_tokens
 from tokred.backbones.attention import attend_fused, shrink_pixels
 from tokred.backbones.geometry import Geometry
+from tokred.backbones.guards import refuse_hooks, refuse_overrides, require_type
 from tokred.backbones.positions import resample
-from tokred.backbones.videomae import Block, TubeletEmbed, VideoViT
+from tokred.backbones.videomae import Attention, Block, VideoViT
 from tokred.reducer import SmallerInput
 from tokred.tokens import Grid, Tokens
 
@@ -25,8 +26,13 @@ class VideoViTAdapter(Adapter):
         return isinstance(model, VideoViT)
 
     def check(self, model: nn.Module) -> None:
-        if type(model).forward is not VideoViT.forward or type(model).forward_features is not VideoViT.forward_features:
-            raise Unsupported(f"{type(model).__name__} overrides VideoViT's forward, which attach would not run")
+        refuse_overrides(model, VideoViT, ("forward", "forward_features", "__call__"), type(model).__name__)
+        for i, block in enumerate(cast(Sequence[Block], _vit(model).blocks)):
+            # A block that is taken apart does not run its own forward, nor its attention's.
+            for where, module, kind in ((f"block {i}", block, Block), (f"block {i}'s attn", block.attn, Attention)):
+                require_type(module, (kind,), where)
+                refuse_overrides(module, kind, ("forward", "__call__"), where)
+                refuse_hooks(module, where)
 
     def geometry(self, model: nn.Module) -> Geometry:
         vit = _vit(model)
@@ -94,8 +100,12 @@ def shrink_clips(vit: VideoViT, clips: Tensor, smaller: SmallerInput) -> tuple[T
     Returns:
         clips (B, 3, T', H', W') and positions (1, P', C): those of the tubelets that stay, resampled over space.
     """
-    kt, kh, kw = cast(TubeletEmbed, vit.patch_embed).proj.kernel_size
+    kt, kh, kw = vit.patch_embed.proj.kernel_size
     full = vit.patch_embed.grid_of(clips)
+    if full.t != vit.grid.t:
+        raise ValueError(
+            f"a smaller input was planned for the model's {vit.grid.t} tubelets of time, the clips have {full.t}"
+        )
     table = resample(vit.pos_embed, vit.grid, Grid(full.t, smaller.grid.h, smaller.grid.w))
     if smaller.frames is not None:
         frames = [kt * t + i for t in smaller.frames for i in range(kt)]
