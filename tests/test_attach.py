@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,27 +11,17 @@ from torch import Tensor, nn
 
 import tokred
 from tokred.attach import Attached, attach, detach
-from tokred.backbones import Unsupported
-from tokred.backbones.videomae import VideoViT
-from tokred.methods import STA, EViT, FewerFrames, LowerResolution, RandomDrop, RandomMerge, ToMe, TopK, Unreduced
+from tokred.methods import STA, EViT, RandomDrop, RandomMerge, ToMe, Unreduced
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Site, TokenReducer, keep_top
 from tokred.reduction import Reduction
-from tokred.schedule import Schedule, ScheduleError
+from tokred.schedule import Schedule
 from tokred.testing import default_backbones
 from tokred.tokens import Tokens
 
 VIDEO, IMAGE = default_backbones()
 REDUCERS = [STA(r=4), ToMe(r=9, proportional=True), EViT(0.6, at=(0, 1)), RandomMerge(0.5)]
 each_reducer = pytest.mark.parametrize("reducer", REDUCERS, ids=lambda r: r.spec)
-
-
-def video(**changes: object) -> tuple[VideoViT, Tensor]:
-    """A video ViT of 4 x 4 x 4 patches with other settings."""
-    settings: dict[str, object] = {
-        "img_size": 16, "patch_size": 4, "frames": 8, "dim": 24, "depth": 3, "num_heads": 3, "num_classes": 7,
-    }  # fmt: skip
-    return VideoViT(**(settings | changes)).eval(), torch.randn(2, 3, 8, 16, 16)  # type: ignore[arg-type]
 
 
 class Learned(TokenReducer):
@@ -210,107 +199,11 @@ def test_decisions_inside_autocast_are_taken_in_float32() -> None:
     assert torch.equal(reduction.positions(), match_halves(key, 20).assign)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: STA(r=24), r"r = 24 per frame at block 0 drops 24 of 24 tokens per group of 1 frame\(s\)"),
-        (lambda: STA(r=2, at=(0, 3)), r"at = \(0, 3\): block 3 is not in 0..2"),
-        (lambda: EViT(tokens=97, at=(0,)), r"tokens = 97 at block 0 is impossible with 96 tokens: allowed is 1..96"),
-        (lambda: FewerFrames(5), r"tubelets = 5 is not in 1..4"),
-        (lambda: LowerResolution(5), r"rows = 5 is not in 1..4"),
-        (lambda: ToMe(r=(1, 2, 3, 4)), r"drop has 4 entries for 3 steps"),
-    ],
-)
-def test_impossible_settings_are_refused_at_attach_with_the_numbers(
-    make: Callable[[], TokenReducer], message: str
-) -> None:
-    host, _ = VIDEO.build()
-    with pytest.raises(ScheduleError, match=message):
-        attach(host, make())
-
-
-def test_what_cannot_be_attached_is_refused_with_the_reason() -> None:
-    host, _ = VIDEO.build()
-    with pytest.raises(
-        TypeError, match=r"must be a tokred.TokenReducer, got .* \(an instance is needed, not the class\)"
-    ):
-        attach(host, STA)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"must be a tokred\.TokenReducer, got 'sta'"):
-        attach(host, "sta")  # type: ignore[arg-type]
-    with pytest.raises(
-        Unsupported, match=r"has a reducer attached: detach it first, or combine both with tokred\.compose"
-    ):
-        attach(attach(host, STA(r=1)), STA(r=1))
-    with pytest.raises(Unsupported, match=r"torch\.nn\.modules\.linear\.Linear is not a model that tokred reads"):
-        attach(nn.Linear(2, 2), STA(r=1))
-    with pytest.raises(Unsupported, match=r"evit:keep=0.5,score=class needs a class token"):
-        attach(host, EViT(0.5, score="class"))
-
-
-def test_notes_say_what_was_corrected_and_what_ran() -> None:
-    host, _ = VIDEO.build()
-    assert attach(host, ToMe(r=60, at=(0,))).notes[0].startswith("block 0: r = 60 clamped to 48")
-    assert attach(host, EViT(0.5, at=(1,))).notes == ("EViT-style (received attention), rest fused",)
-
-
-def test_hooks_that_would_not_run_are_refused() -> None:
-    host, _ = VIDEO.build()
-    handle = host.blocks[2].attn.register_forward_hook(lambda *_: None)  # type: ignore[index,union-attr,operator]
-    with pytest.raises(Unsupported, match="block 2's attn has hooks"):
-        attach(host, ToMe(r=3))
-    handle.remove()
-    attach(host, ToMe(r=3))
-
-
-def test_a_block_with_a_forward_of_its_own_is_refused() -> None:
-    host, _ = VIDEO.build()
-    block = host.blocks[1]  # type: ignore[index]
-    block.forward = lambda x: x  # type: ignore[union-attr,method-assign]
-    with pytest.raises(Unsupported, match="block 1 has a forward of its own"):
-        attach(host, ToMe(r=3))
-
-
-@pytest.mark.parametrize(
-    "changes", [{"init_values": 0.3}, {"qkv_bias": False}, {"mean_pooling": False}, {"positions": "grid"}]
-)
-@torch.no_grad()
-def test_variants_of_the_host_are_themselves_at_strength_zero(changes: dict[str, object]) -> None:
-    host, clips = video(**changes)
-    assert torch.equal(attach(host, ToMe())(clips), host(clips))
-    apart = attach(host, TopK(0.9999))(clips)  # taken apart, and every token kept
-    torch.testing.assert_close(apart, host(clips), rtol=1e-5, atol=1e-5)
-
-
-@torch.no_grad()
-def test_clips_of_another_size_are_reduced_too_where_that_is_possible() -> None:
-    host, _ = video()
-    longer = torch.randn(1, 3, 16, 16, 16)
-    assert attach(host, STA(r=4)).run(longer).tokens.count == 8 * (16 - 4 - 2 - 1)
-    with pytest.raises(ValueError, match="planned for the model's 4 tubelets of time, the clips have 8"):
-        attach(host, FewerFrames(2))(longer)
-    large, _ = video(img_size=32)
-    fast = attach(large, EViT(tokens=100, at=(0,)))
-    with pytest.raises(ScheduleError, match="impossible with 64 tokens"):
-        fast(torch.randn(1, 3, 8, 16, 16))
-
-
 @torch.no_grad()
 def test_an_empty_batch_gives_empty_logits() -> None:
     host, clips = VIDEO.build()
     for reducer in REDUCERS:
         assert attach(host, reducer)(clips[:0]).shape == (0, 7)
-
-
-@torch.no_grad()
-def test_mean_pooling_by_mass_is_the_mean_over_patches() -> None:
-    """If merged tokens are not touched any more, weighting by mass gives the mean over all original patches."""
-    host, clips = video()
-    merged = attach(host, RandomMerge(0.5, at=(2,))).run(clips)
-    host_tokens = attach(host, Unreduced()).run(clips).tokens
-    assert merged.tokens.size is not None
-    weighted = (merged.tokens.x * merged.tokens.size[..., None]).sum(1) / merged.tokens.size.sum(1, keepdim=True)
-    torch.testing.assert_close(weighted, host_tokens.x.mean(1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(merged.logits, host(clips), rtol=1e-4, atol=1e-5)
 
 
 def test_training_moves_host_and_reducer_together() -> None:
