@@ -199,8 +199,9 @@ def test_weights_of_zero_that_meet_give_zero_and_not_nan() -> None:
 
 def test_huge_masses_and_float16_features_do_not_overflow_in_the_sum() -> None:
     x = torch.full((1, 64, 1), 60000.0, dtype=torch.float16)
-    y = Merge(torch.zeros(1, 64, dtype=torch.int64), 1).apply(x, torch.full((1, 64), 100.0))
-    assert y.item() == 60000.0
+    merge = Merge(torch.zeros(1, 64, dtype=torch.int64), 1)
+    for size in (None, torch.full((1, 64), 100.0)):
+        assert merge.apply(x, size).item() == 60000.0
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -75,8 +75,20 @@ def test_a_sample_seed_is_a_function_of_that_sample_alone(dtype: torch.dtype) ->
     assert torch.equal(sample_seeds(strided), seeds), "the layout in memory does not matter"
 
 
-def test_a_sample_seed_sees_the_smallest_change() -> None:
-    clips = torch.randn(1, 3, 4, 8, 8)
+def test_a_sample_seed_sees_one_grey_level_of_one_pixel() -> None:
+    clips = torch.rand(1, 3, 4, 8, 8)
     other = clips.clone()
-    other[0, 0, 0, 0, 0] = torch.nextafter(other[0, 0, 0, 0, 0], torch.tensor(9.0))
+    other[0, 0, 0, 0, 0] += 1 / 255
     assert sample_seeds(clips) != sample_seeds(other)
+
+
+def test_a_sample_seed_is_the_same_in_every_format_that_holds_the_values() -> None:
+    clips = torch.randint(-8, 8, (3, 3, 4, 8, 8)) / 4
+    seeds = sample_seeds(clips)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert torch.equal(sample_seeds(clips.to(dtype)), seeds)
+
+
+def test_values_that_are_not_finite_still_give_a_seed() -> None:
+    clips = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0], [-float("inf"), 1e30]])
+    assert len(set(sample_seeds(clips).tolist())) == 3
