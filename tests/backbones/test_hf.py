@@ -259,6 +259,21 @@ def test_gradient_checkpointing_gives_the_same_gradients(clips: Tensor, watch: T
 
 
 @torch.no_grad()
+def test_it_compiles_to_one_graph(host: Any, clips: Tensor, merge_pairs: TokenReducer) -> None:
+    fast = attach(host, merge_pairs)
+    compiled = torch.compile(fast, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(clips).logits, fast(clips).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_runs_and_stays(
+    host: Any, clips: Tensor, merge_pairs: TokenReducer, dtype: torch.dtype
+) -> None:
+    assert attach(host.to(dtype), merge_pairs)(clips.to(dtype)).logits.dtype == dtype
+
+
+@torch.no_grad()
 def test_nothing_is_written_on_the_host(host: Any, clips: Tensor, watch: TokenReducer) -> None:
     before = {name: tensor.clone() for name, tensor in host.state_dict().items()}
     attributes = {name: set(vars(module)) for name, module in host.named_modules()}

@@ -391,6 +391,17 @@ def test_gradient_checkpointing_gives_the_same_gradients(plain: Any, watch: Toke
     assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
 
 
+def test_it_compiles_to_one_graph(merge_pairs: TokenReducer, images: Tensor) -> None:
+    fast = attach(build("qk-norm, layer scale, registers"), merge_pairs)
+    assert torch.equal(torch.compile(fast, backend="eager", fullgraph=True)(images), fast(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_runs_and_stays(merge_pairs: TokenReducer, images: Tensor, dtype: torch.dtype) -> None:
+    host = build("average pool, no class token").to(dtype)
+    assert attach(host, merge_pairs)(images.to(dtype)).dtype == dtype
+
+
 def test_nothing_is_written_on_the_host(plain: nn.Module, watch: TokenReducer, images: Tensor) -> None:
     before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
     attributes = {name: set(vars(module)) for name, module in plain.named_modules()}

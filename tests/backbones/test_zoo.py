@@ -156,6 +156,16 @@ def test_another_number_of_classes_starts_a_new_head_and_says_so(checkpoint: Cal
     assert info_of(create_backbone("videomae_vit_base", checkpoint(), num_classes=7, **SMALL)).notes == ()
 
 
+def test_a_checkpoint_without_a_head_needs_a_number_of_classes(checkpoint: Callable[..., Path]) -> None:
+    path = checkpoint()
+    weights = torch.load(path, weights_only=True)["model"]
+    torch.save({f"encoder.{n}": t for n, t in weights.items() if not n.startswith(("head", "fc_norm"))}, path)
+    with pytest.raises(CheckpointError, match=r"missing: fc_norm\.weight.*the file has no head: num_classes=N asks"):
+        create_backbone("videomae_vit_base", path, **SMALL)
+    notes = info_of(create_backbone("videomae_vit_base", path, num_classes=3, **SMALL)).notes
+    assert notes == ("not in the file, not trained: fc_norm.weight, fc_norm.bias, head.weight, head.bias",)
+
+
 def test_a_checkpoint_of_another_size_is_refused(checkpoint: Callable[..., Path]) -> None:
     with pytest.raises(CheckpointError, match="does not fit the model"):
         create_backbone("videomae_vit_base", checkpoint(), **{**SMALL, "depth": 3})

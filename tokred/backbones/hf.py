@@ -175,6 +175,9 @@ def _kernel(attn: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, log_size: 
     if kernel_of(attn) == "sdpa":
         mask = None if bias is None else bias.expand(-1, -1, q.shape[2], -1)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    eager = getattr(sys.modules[type(attn).__module__], "eager_attention_forward", None)
+    if eager is not None and bias is None:
+        return eager(attn, q, k, v, None, scaling=scale, dropout=dropout)[0].transpose(1, 2)
     logits = q @ k.transpose(-2, -1)
     logits = logits * scale if hasattr(attn, "scaling") else logits / math.sqrt(attn.attention_head_size)
     if bias is not None:

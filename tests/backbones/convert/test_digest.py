@@ -32,6 +32,11 @@ def test_any_change_changes_it(change: dict[str, torch.Tensor]) -> None:
     assert weights_digest({**state(), **change}) != weights_digest(state())
 
 
+def test_equal_bytes_of_two_types_differ() -> None:
+    digests = {weights_digest({"a": torch.zeros(2, dtype=dtype)}) for dtype in (torch.float16, torch.bfloat16)}
+    assert len(digests) == 2
+
+
 def test_renaming_changes_it() -> None:
     assert weights_digest({"a": torch.zeros(1), "b": torch.ones(1)}) != weights_digest(
         {"a": torch.ones(1), "b": torch.zeros(1)}

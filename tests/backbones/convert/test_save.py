@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokred.backbones.convert import CheckpointError, load_checkpoint, save_weights, to_official, weights_digest
 from tokred.backbones.convert.save import CONVERTER
+from tokred.backbones.positions import sincos_flat
 from tokred.backbones.videomae import VideoViT
 
 ToHF = Callable[[dict[str, Tensor], bool], dict[str, Tensor]]
@@ -28,6 +29,9 @@ def test_learned_positions_are_kept(make_model: Callable[..., VideoViT], to_timm
     model = make_model(positions="learned")
     assert torch.equal(to_official(model)["pos_embed"], model.pos_embed)
     assert torch.equal(to_official(to_timm(model))["pos_embed"], model.pos_embed)
+    with torch.no_grad():
+        model.pos_embed.copy_(sincos_flat(32, 24))
+    assert "pos_embed" in to_official(model), "a parameter of ours is a parameter, whatever its values"
 
 
 def test_other_models_are_refused() -> None:
