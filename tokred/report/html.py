@@ -74,7 +74,7 @@ def _section(run: Run, name: str, styles: Mapping[str, Style], heading: str) -> 
         parts.append(f'<p class="soft">{e(str(created).replace("T", " ").replace("+00:00", " UTC"))}</p>')
     if warning := progress(run):
         parts.append(f'<p class="alert">{e(warning)}</p>')
-    parts += [f'<p class="alert">{e(note)}</p>' for note in run.remarks]
+    parts += [f'<p class="soft">note: {e(note)}</p>' for note in run.remarks]
     parts += [cards(run, styles), _figures(run, name, styles), _results(run, name, styles), _rest(run), _failures(run)]
     parts.append(_facts(run))
     return f'<section class="run" id="{name}">' + "\n".join(p for p in parts if p) + "</section>"

@@ -19,7 +19,7 @@ from tokred.data.cache import MaterialisedSource, materialise
 from tokred.data.opening import open_source
 from tokred.measure.latency import LatencyRun, interleave
 from tokred.run.environment import code_digest
-from tokred.run.evaluate import predict
+from tokred.run.evaluate import one_thread, predict
 from tokred.run.progress import Progress, Silent
 from tokred.run.results import Job, assemble
 from tokred.run.rows import Row, plan_rows
@@ -28,6 +28,8 @@ from tokred.run.store import CellStore, cell_id, write_atomic
 
 BATCH_GMAC = 16.0
 """Without a batch size, a batch takes about so many GMAC, and at most 16 clips."""
+
+PREPARE_BATCH = 32
 
 
 def compare(settings: CompareSettings, out: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -102,7 +104,18 @@ def _run(
                     advance(1)
     except KeyboardInterrupt:
         complete = False
-    results = assemble(settings, jobs, timings, source, host, info, batch=batch, weights=weights, complete=complete)
+    results = assemble(
+        settings,
+        jobs,
+        timings,
+        source,
+        host,
+        info,
+        batch=batch,
+        timed=timing_batch(batch),
+        weights=weights,
+        complete=complete,
+    )
     write_atomic(out / "results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     return results
 
@@ -129,7 +142,9 @@ def _prepare(settings: CompareSettings, spec: BackboneSpec, say: Progress) -> Ma
             advance(items - done)
             done = items
 
-        return materialise(opened, progress=count_up)
+        # Many small operations: sharing each among threads costs more than it brings.
+        with one_thread():
+            return materialise(opened, batch_size=PREPARE_BATCH, progress=count_up)
 
 
 def _compute(
@@ -162,10 +177,15 @@ def _compute(
     job.seconds, job.predictions = seconds, predictions
 
 
+def timing_batch(batch: int) -> int:
+    """Clips per timed call: a quarter of a batch, so that many interleaved rounds fit the time."""
+    return max(1, batch // 4)
+
+
 def _time(
     jobs: list[Job], source: MaterialisedSource, spec: BackboneSpec, batch: int, settings: CompareSettings
 ) -> LatencyRun:
-    first = next(iter(source.batches(batch)))
+    first = next(iter(source.batches(timing_batch(batch))))
     clips = spec.arrange(first.clips.to(settings.device, getattr(torch, settings.dtype)))
 
     def call(job: Job) -> Callable[[], object]:

@@ -40,6 +40,7 @@ def assemble(
     info: BackboneInfo,
     *,
     batch: int,
+    timed: int,
     weights: str,
     complete: bool,
 ) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def assemble(
     Args:
         jobs: the unreduced model first.
         timings: one interleaved run of all finished jobs, by id.
-        batch: clips per call; weights: digest of the host's weights.
+        batch: clips per call; timed: clips per timed call; weights: digest of the host's weights.
         complete: False when the run was stopped.
     """
     first = jobs[0].row
@@ -88,9 +89,11 @@ def assemble(
             "clips": settings.clips,
             "views": list(settings.views),
             "sampling": settings.sampling,
-            "timing": None if timings is None else {"threads": timings.threads, "notes": list(timings.notes)},
+            "timing": None
+            if timings is None
+            else {"threads": timings.threads, "batch": timed, "notes": list(timings.notes)},
         },
-        "rows": _rows(jobs, timings, source, batch),
+        "rows": _rows(jobs, timings, source, timed),
     }
     found = _plain(results)
     assert isinstance(found, dict)
