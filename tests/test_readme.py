@@ -20,7 +20,7 @@ def test_the_reducer_of_the_readme_runs_in_compare(tmp_path: Path, capsys: pytes
     assert len([line for line in code.group(1).splitlines() if line.strip()]) <= 20
     (tmp_path / "mine.py").write_text(code.group(1))
     words = ["compare", "--reducers", f"{tmp_path / 'mine.py'}:Mine", "--budgets", "0.5", "--clips", "4"]
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit, match=r"^\d+$") as stopped:
         main([*words, "--timing", "0", "--out", str(tmp_path / "run")])
     assert stopped.value.code == 0, capsys.readouterr().err
     rows = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
@@ -66,6 +66,6 @@ def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) 
     commands &= {"compare", "profile", "report", "parity", "train", "list", "sweep", "show", "check", "tune", "stream"}
     assert commands
     for command in commands:
-        with pytest.raises(SystemExit) as stopped:
+        with pytest.raises(SystemExit, match=r"^\d+$") as stopped:
             main([command, "--help"])
         assert stopped.value.code == 0, command

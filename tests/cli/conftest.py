@@ -23,7 +23,7 @@ def tokred(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Call ``tokred WORDS...``."""
 
     def call(*words: object) -> Done:
-        with pytest.raises(SystemExit) as stopped:
+        with pytest.raises(SystemExit, match=r"^\d+$") as stopped:
             main([str(word) for word in words])
         out, err = capsys.readouterr()
         status = stopped.value.code

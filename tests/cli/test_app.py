@@ -48,7 +48,7 @@ BAD = [
 
 @pytest.mark.parametrize(("words", "named"), BAD, ids=[" ".join(words) for words, _ in BAD])
 def test_bad_usage_is_one_line_and_status_2(tokred: Call, words: list[str], named: list[str]) -> None:
-    status, out, err = tokred(*words)
+    status, _, err = tokred(*words)
     assert status == 2, err
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if line.startswith("tokred: ")]
