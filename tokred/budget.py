@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokred.backbones.geometry import Geometry
@@ -81,16 +82,15 @@ def solve(reducer: TokenReducer, geometry: Geometry, share: float) -> Solution:
     return Solution(chosen, report, found, notes)
 
 
-def _bracket(strength: Strength, share: float, cost: object) -> tuple[float, float]:
+def _bracket(strength: Strength, share: float, cost: Callable[[float], float]) -> tuple[float, float]:
     """Two neighbouring settings, the weaker one costing at least the share and the stronger one at most."""
-    assert callable(cost)
-    weak, strong = strength.weakest, strength.strongest
     if strength.whole:
-        weak, strong = int(weak), int(strong)
-        while abs(strong - weak) > 1:
-            middle = (weak + strong) // 2
-            weak, strong = (middle, strong) if cost(middle) > share else (weak, middle)
-        return weak, strong
+        left, right = int(strength.weakest), int(strength.strongest)
+        while abs(right - left) > 1:
+            between = (left + right) // 2
+            left, right = (between, right) if cost(between) > share else (left, between)
+        return left, right
+    weak, strong = strength.weakest, strength.strongest
     for _ in range(12):
         # Four decimals: a setting that a person can read and type again.
         middle = round((weak + strong) / 2, 4)

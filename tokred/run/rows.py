@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -73,10 +74,10 @@ def _is_set(reducer: TokenReducer) -> bool:
     """Whether the user gave a strength, or there is none to solve for."""
     if not reducer.strength:
         return True
-    plain = type(reducer)().config if reducer.strength in reducer.config else {}
-    return (
-        bool(reducer.config.get(reducer.strength) != plain.get(reducer.strength)) or reducer.schedule.kind == "tokens"
-    )
+    parameter = inspect.signature(type(reducer).__init__).parameters.get(reducer.strength)
+    if parameter is None:
+        return False
+    return reducer.config.get(reducer.strength) != parameter.default or reducer.schedule.kind == "tokens"
 
 
 def _given(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row:

@@ -60,7 +60,7 @@ class CellStore:
     def write(self, id_: str, record: Mapping[str, Any], predictions: Predictions) -> None:
         """Keep a finished cell."""
         buffer = io.BytesIO()
-        labels = {f"labels.{name}": values for name, values in predictions.labels.items()}
+        labels: dict[str, Any] = {f"labels.{name}": values for name, values in predictions.labels.items()}
         np.savez(buffer, logits=predictions.logits, features=predictions.features, items=predictions.items, **labels)
         write_atomic(self.folder / f"{id_}.npz", buffer.getvalue())
         write_atomic(self.folder / f"{id_}.json", json.dumps(record, indent=1).encode())
