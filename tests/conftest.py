@@ -36,6 +36,18 @@ def _same_random_state() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _same_methods() -> Iterator[None]:
+    """A method that a test registers is gone after it."""
+    from tokred import registry
+
+    registry.list_methods()  # the built-in ones are loaded by the first call, and stay
+    before = dict(registry._METHODS)
+    yield
+    registry._METHODS.clear()
+    registry._METHODS.update(before)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of golden vectors and real clips that may lie beside the checkout."""
