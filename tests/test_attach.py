@@ -176,6 +176,23 @@ def test_gradient_checkpointing_gives_the_same_gradients(reducer: TokenReducer) 
         torch.testing.assert_close(again[name], gradient, msg=name)
 
 
+def test_gradient_checkpointing_runs_each_block_again() -> None:
+    class Counting(RandomDrop):
+        asked = 0
+
+        def reduce(self, tokens: Tokens, probe: Probe, site: Site):  # type: ignore[no-untyped-def]
+            Counting.asked += 1
+            return super().reduce(tokens, probe, site)
+
+    host, clips = VIDEO.build()
+    fast = attach(host, Counting(0.5, at=(1,)))
+    for enabled, asked in ((False, 1), (True, 2)):
+        host.set_grad_checkpointing(enabled)  # type: ignore[operator]
+        Counting.asked = 0
+        fast(clips).sum().backward()
+        assert Counting.asked == asked
+
+
 def test_decisions_inside_autocast_are_taken_in_float32() -> None:
     """The statistics are those of a model in bfloat16; what is made of them is exact: equal keys, equal decision."""
     host, clips = VIDEO.build()

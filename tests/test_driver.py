@@ -174,6 +174,20 @@ def test_a_later_step_of_a_block_sees_statistics_of_what_is_left(first: TokenRed
     assert {shape[1] for shape in look.shapes.values()} == {look.count}
 
 
+def test_statistics_behind_a_step_before_the_block_are_those_of_its_attention() -> None:
+    class Half(Before):
+        def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
+            return keep_patches(tokens, torch.arange(48, 96).expand(len(tokens.x), -1))
+
+    class Look(TopK):
+        def reduce(self, tokens: Tokens, probe: Probe, site: Site):  # type: ignore[no-untyped-def]
+            assert probe.received.shape == (3, 48)
+            return super().reduce(tokens, probe, site)
+
+    found, _ = run(compose(Half(), Look(0.5, at=(1,))))
+    assert found.count == 24
+
+
 def test_the_mlp_branch_is_moved_only_by_steps_behind_the_mlp() -> None:
     class Ffn(TokenReducer):
         capabilities = Capabilities(needs=frozenset({"ffn"}))

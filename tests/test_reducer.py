@@ -193,6 +193,13 @@ def test_keep_top_is_a_sort_with_ties_to_the_earlier(b: int, n: int, prefix: int
         assert keep.index[i].tolist() == [*range(prefix), *(prefix + j for j in expected)]
 
 
+def test_many_ties_go_to_the_earlier_too() -> None:
+    score = (torch.arange(3000) % 2).float()[None]
+    assert keep_top(tokens(1, 3000, 0), score, 1600).index[0].tolist() == sorted(
+        [*range(1, 3000, 2), *range(0, 200, 2)]
+    )
+
+
 def test_nan_ranks_below_everything() -> None:
     nan, inf = float("nan"), float("inf")
     keep = keep_top(tokens(1, 4, 0), torch.tensor([[nan, -inf, 0.0, inf]]), 3)
