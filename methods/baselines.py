@@ -145,16 +145,16 @@ class TopK(TokenReducer):
         left = site.left(n)
         if left == n:
             return None
-        row = probe.class_row if tokens.prefix else probe.received
+        row = probe.class_row if tokens.has_class_token else probe.received
         return keep_top(tokens, row[:, tokens.prefix :], left)
 
     def describe(self, geometry: Geometry) -> list[str]:
-        return [f"ranked by {'class' if geometry.prefix else 'received'} attention"]
+        return [f"ranked by {'class' if geometry.has_class_token else 'received'} attention"]
 
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:
         """One attention row, or all of them where there is no class token."""
         row = tokens * geometry.heads * geometry.head_dim
-        return row if geometry.prefix else row * tokens
+        return row if geometry.has_class_token else row * tokens
 
 
 class _SmallerInput(TokenReducer):

@@ -95,21 +95,21 @@ class EViT(TokenReducer):
         return Promise(left + int(self.fuse), None) if left < count else Promise(count, groups)
 
     def describe(self, geometry: Geometry) -> list[str]:
-        score = self._resolved(geometry.prefix)
+        score = self._resolved(geometry.has_class_token)
         name = "EViT" if score == "class" else f"EViT-style ({score} attention)"
         return [f"{name}, rest {'fused' if self.fuse else 'dropped'}"]
 
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:
         """One attention row is H N d; received attention is half of the block's attention; fusing is N C."""
         row = tokens * geometry.heads * geometry.head_dim
-        score = row * tokens if self._resolved(geometry.prefix) == "received" else row
+        score = row * tokens if self._resolved(geometry.has_class_token) == "received" else row
         return score + (tokens * geometry.dim if self.fuse else 0)
 
-    def _resolved(self, prefix: int) -> str:
-        return self.score if self.score != "auto" else "class" if prefix else "received"
+    def _resolved(self, class_token: bool) -> str:
+        return self.score if self.score != "auto" else "class" if class_token else "received"
 
     def _scores(self, tokens: Tokens, probe: Probe) -> Tensor:
-        row: Tensor = getattr(probe, SCORES[self._resolved(tokens.prefix)])
+        row: Tensor = getattr(probe, SCORES[self._resolved(tokens.has_class_token)])
         return row[:, tokens.prefix :]
 
 

@@ -5,6 +5,7 @@ The attached model wraps the host: nothing is ever written on the host, so there
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -98,10 +99,9 @@ class Attached(nn.Module):
         if trace:
             b, p = tokens.x.shape[0], tokens.grid.patches
             source = torch.arange(tokens.prefix, tokens.prefix + p, device=tokens.x.device).expand(b, p)
-            tokens = Tokens(tokens.x, tokens.grid, tokens.prefix, tokens.size, tokens.groups, source)
+            tokens = replace(tokens, source=source)
         if self._seeded:
-            seed = sample_seeds(pixels)
-            tokens = Tokens(tokens.x, tokens.grid, tokens.prefix, tokens.size, tokens.groups, tokens.source, seed)
+            tokens = replace(tokens, sample_seed=sample_seeds(pixels))
         tokens, _ = run_blocks(
             self.adapter,
             self.adapter.blocks(self.host),
@@ -172,5 +172,5 @@ def check_needs(reducer: TokenReducer, adapter: Adapter, model: nn.Module) -> No
     """
     geometry = adapter.geometry(model)
     needs = reducer.capabilities.needs
-    if geometry.prefix == 0 and "class_token" in needs:
+    if not geometry.has_class_token and "class_token" in needs:
         raise Unsupported(f"{reducer.spec} needs a class token; {adapter.name} has none here")

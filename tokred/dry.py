@@ -50,7 +50,7 @@ class DryAdapter(Adapter):
         grid = g.grid if smaller is None else smaller.grid
         x = self._fill(1, g.prefix + grid.patches, g.dim)
         seed = torch.zeros(1, dtype=torch.int64, device=self.device)
-        return Tokens(x, grid, g.prefix, groups=grid.t, sample_seed=seed)
+        return Tokens(x, grid, g.prefix, groups=grid.t, sample_seed=seed, class_token=g.class_token)
 
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return [nn.Identity()] * self._geometry.depth

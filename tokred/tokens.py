@@ -38,6 +38,7 @@ class Tokens:
         x: features, (B, N, C); the first ``prefix`` tokens are class, distillation or register tokens.
         grid: the original patch grid.
         prefix: number of prefix tokens; never reduced.
+        class_token: whether the first prefix token is a class token (else they are all registers).
         size: mass of each token in patches, (B, N) float32, or None while every mass is one.
         groups: number of equal consecutive temporal groups of the patch tokens (T for a fresh clip), or
             None once the tokens are no longer in such groups.
@@ -54,6 +55,12 @@ class Tokens:
     groups: int | None = None
     source: Tensor | None = None
     sample_seed: Tensor | None = None
+    class_token: bool = True
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether token 0 is a class token."""
+        return self.class_token and self.prefix > 0
 
     @property
     def count(self) -> int:

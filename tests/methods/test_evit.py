@@ -181,3 +181,20 @@ def test_the_keep_rate_shrinks_along_half_a_cosine() -> None:
     falling = [rate(i) for i in range(20, 60)]
     assert falling == sorted(falling, reverse=True)
     assert shrinking_rate(0, 0, 0.5, start=0, end=0, per_epoch=10) == 0.5
+
+
+def test_registers_are_no_class_token() -> None:
+    """A host with registers alone: the first of them must not be taken for a class token."""
+    timm = pytest.importorskip("timm")
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 2, "num_classes": 3}
+    host = timm.models.VisionTransformer(**sizes, class_token=False, reg_tokens=2, global_pool="avg").eval()
+    fast = attach(host, EViT(keep=0.5, fuse=False))
+    assert fast.notes == ("EViT-style (received attention), rest dropped",)
+    with pytest.raises(ValueError, match="class token"):
+        attach(host, EViT(keep=0.5, score="class"))
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        automatic = fast.run(pixels, record=True)
+        received = attach(host, EViT(keep=0.5, fuse=False, score="received")).run(pixels, record=True)
+    for (_, ours), (_, theirs) in zip(automatic.steps, received.steps, strict=True):
+        assert torch.equal(ours.positions(), theirs.positions())

@@ -17,7 +17,7 @@ class Geometry:
         heads: attention heads; head_dim: width of each.
         mlp_hidden: hidden width of the MLP.
         grid: patch grid at the native input size.
-        prefix: class, distillation and register tokens in front.
+        prefix: class, distillation and register tokens in front; class_token: whether the first is a class token.
         classes: length of the logits.
         kernel: (frames, rows, columns) in pixels of one patch; in_chans: colour channels.
         qk_norm: whether queries and keys are normalised per head.
@@ -41,6 +41,12 @@ class Geometry:
     final_norm_tokens: bool = False
     heads_out: int = 1
     video: bool = True
+    class_token: bool = True
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether token 0 is a class token."""
+        return self.class_token and self.prefix > 0
 
     @property
     def tokens(self) -> int:

@@ -49,6 +49,7 @@ class TimmViTAdapter(Adapter):
             mlp_hidden=_mlp_weights(vit.blocks[0].mlp) // (2 * vit.embed_dim),
             grid=Grid(1, rows, columns),
             prefix=vit.num_prefix_tokens,
+            class_token=bool(vit.has_class_token),
             classes=vit.num_classes,
             kernel=(1, *vit.patch_embed.proj.kernel_size),
             in_chans=vit.patch_embed.proj.in_channels,
@@ -77,7 +78,13 @@ class TimmViTAdapter(Adapter):
             rows, columns = _image_grid(smaller)
             x = _embed_smaller(vit, pixels, rows, columns)
         x = vit.norm_pre(vit.patch_drop(x))
-        return Tokens(x, Grid(1, rows, columns), prefix=vit.num_prefix_tokens, groups=1)
+        return Tokens(
+            x,
+            Grid(1, rows, columns),
+            prefix=vit.num_prefix_tokens,
+            groups=1,
+            class_token=bool(vit.has_class_token),
+        )
 
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], _any(model).blocks)

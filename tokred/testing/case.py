@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,7 @@ class Case:
         tokens = fast.adapter.embed(fast.host, pixels, fast.reducer.smaller_input(fast.geometry))
         seeds = sample_seeds(pixels) if "sample_seed" in fast.reducer.capabilities.needs else None
         groups = tokens.groups if frames else None
-        tokens = Tokens(tokens.x, tokens.grid, tokens.prefix, groups=groups, sample_seed=seeds)
+        tokens = replace(tokens, groups=groups, sample_seed=seeds)
         run_blocks(
             fast.adapter,
             fast.adapter.blocks(fast.host),
