@@ -193,6 +193,26 @@ def test_keep_top_is_a_sort_with_ties_to_the_earlier(b: int, n: int, prefix: int
         assert keep.index[i].tolist() == [*range(prefix), *(prefix + j for j in expected)]
 
 
+@given(
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(0, 2),
+    st.integers(0, 9999),
+    st.sampled_from(["position", "score"]),
+)
+def test_keep_top_of_a_score_by_groups_keeps_as_many_of_each(
+    t: int, g: int, prefix: int, seed: int, order: str
+) -> None:
+    score = torch.randint(0, 3, (2, t, g), generator=torch.Generator().manual_seed(seed)).float()
+    count = 1 + seed % g
+    keep = keep_top(tokens(2, t * g, prefix), score, count, order=order)
+    assert keep.groups == t
+    for i in range(2):
+        alone = [keep_top(tokens(1, g, 0), score[i : i + 1, c], count, order=order).index[0].tolist() for c in range(t)]
+        expected = [prefix + c * g + j for c, group in enumerate(alone) for j in group]
+        assert keep.index[i].tolist() == [*range(prefix), *expected]
+
+
 def test_many_ties_go_to_the_earlier_too() -> None:
     score = (torch.arange(3000) % 2).float()[None]
     assert keep_top(tokens(1, 3000, 0), score, 1600).index[0].tolist() == sorted(
