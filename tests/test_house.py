@@ -24,9 +24,6 @@ WHOLE = {
 
 # Source files, or folders, without test files of their own, and why that is right.
 NO_MIRROR: dict[str, str] = {
-    "tokred/backbones/adapter.py": "the interface; each adapter has its tests",
-    "tokred/backbones/geometry.py": "a record of sizes; every count in tests/measure rests on it",
-    "tokred/backbones/video_vit_adapter.py": "the host of tests/test_attach.py and tests/test_driver.py",
     "tokred/cli/options.py": "each refusal of an option is a line in tests/cli/test_app.py",
     "tokred/data/source.py": "the interface; each source has its tests",
     "tokred/run/parity/": "replayed against golden vectors and independent references in tests/parity",
