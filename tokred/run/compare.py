@@ -26,8 +26,8 @@ from tokred.run.rows import Row, plan_rows
 from tokred.run.settings import CompareSettings
 from tokred.run.store import CellStore, cell_id, write_atomic
 
-BATCH_GMAC = 16.0
-"""Without a batch size, a batch takes about so many GMAC, and at most 16 clips."""
+BATCH_GMAC = 8.0
+"""Without a batch size, a batch takes about so many GMAC, and at most 8 clips: what stays in cache."""
 
 PREPARE_BATCH = 32
 
@@ -66,7 +66,7 @@ def _run(
 ) -> dict[str, Any]:
     unreduced = rows[0].report
     assert unreduced is not None
-    batch = settings.batch_size or max(1, min(16, int(BATCH_GMAC / unreduced.gmac)))
+    batch = settings.batch_size or max(1, min(8, int(BATCH_GMAC / unreduced.gmac)))
     weights = weights_digest(host)
     shared = {
         "weights": weights,
@@ -178,8 +178,8 @@ def _compute(
 
 
 def timing_batch(batch: int) -> int:
-    """Clips per timed call: a quarter of a batch, so that many interleaved rounds fit the time."""
-    return max(1, batch // 4)
+    """Clips per timed call: half a batch, so that many interleaved rounds fit the time."""
+    return max(1, batch // 2)
 
 
 def _time(
