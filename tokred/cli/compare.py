@@ -63,7 +63,7 @@ def command(
     ] = None,
     timing: Annotated[
         float, typer.Option("--timing", parser=number(0), help="Seconds for the interleaved timing; 0 = none.")
-    ] = 15.0,
+    ] = 20.0,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Run folder; default results/compare-..., the same for the same settings."),

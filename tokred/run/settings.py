@@ -36,7 +36,7 @@ class CompareSettings:
     device: str = "cpu"
     dtype: str = "float32"
     seed: int = 0
-    timing_seconds: float = 15.0
+    timing_seconds: float = 20.0
     num_classes: int | None = None
     fresh: bool = False
 
