@@ -26,9 +26,13 @@ BLOCKED = -100.0
 class BiasedAttention(Protocol):
     """What ``window_bias`` reads: this package's window attention, or torchvision's ShiftedWindowAttention3d."""
 
-    relative_position_bias_table: Tensor
-    relative_position_index: Tensor
-    num_heads: int
+    @property
+    def relative_position_bias_table(self) -> Tensor:
+        """((2t-1)(2h-1)(2w-1), heads)."""
+
+    @property
+    def relative_position_index(self) -> Tensor:
+        """Row of the table per pair of slots of the unclipped window, V * V numbers in any shape."""
 
 
 @dataclass
