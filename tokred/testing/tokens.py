@@ -118,12 +118,22 @@ def _in_order(went: Tensor, n_out: int) -> bool:
 
 
 def _in_frames(step: Seen, reduction: Reduction) -> bool:
-    """Whether the groups that the reduction declares hold equal shares, each from its own stretch of the clip."""
+    """Whether the groups that the reduction declares hold equal shares, each from its own stretch of the clip; or each
+    from one group before it, in temporal order, where whole groups were dropped."""
     groups = reduction.groups
     if groups is None or step.before.groups is None or step.after.patch_count % groups:
         return False
     prefix = step.before.prefix
     went = reduction.positions()[:, prefix:] - prefix
-    old = torch.arange(went.shape[1]) // (step.before.patch_count // groups)
+    kept = reduction.positions()[:, prefix:] >= 0
+    places = torch.arange(went.shape[1])
+    old = places // (step.before.patch_count // groups)
     new = went // (step.after.patch_count // groups)
-    return bool((new == old)[reduction.positions()[:, prefix:] >= 0].all())
+    if bool((new == old)[kept].all()):
+        return True
+    own = (places // (step.before.patch_count // step.before.groups)).expand_as(went)
+    first = torch.full((went.shape[0], groups), step.before.groups).scatter_reduce(
+        1, new.clamp_min(0), torch.where(kept, own, step.before.groups), "amin"
+    )
+    single = bool((first.gather(1, new.clamp_min(0)) == own)[kept].all())
+    return single and bool((first.diff(dim=1) > 0).all())
