@@ -75,6 +75,18 @@ def test_ties_go_to_the_earlier_token() -> None:
     assert found.unmerged.tolist() == [[2, 3]]
 
 
+@given(st.integers(2, 14), st.floats(0, 1), st.integers(0, 1000))
+def test_unmerged_tokens_stay_in_position_order_where_that_is_asked_for(n: int, share: float, seed: int) -> None:
+    r = round(share * (n // 2))
+    found, plain = (match_halves(metric(2, n, seed), r, in_position=asked) for asked in (True, False))
+    assert torch.equal(found.unmerged, plain.unmerged.sort(dim=1).values)
+    assert torch.equal(found.source, plain.source)
+    assert torch.equal(found.destination, plain.destination)
+    evens = (n + 1) // 2 - r
+    places = found.assign.gather(1, 2 * found.unmerged)
+    assert torch.equal(places, torch.arange(evens).expand(2, evens))
+
+
 def test_zero_keys_take_part_and_give_no_nan() -> None:
     keys = metric(1, 8, 0)
     keys[0, 2] = 0

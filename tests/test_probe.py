@@ -33,7 +33,7 @@ READ = {
     "class_row": lambda p: p.class_row,
     "mean_query_row": lambda p: p.mean_query_row,
     "received": lambda p: p.received,
-    "entropy": lambda p: p.negative_entropy,
+    "entropy": lambda p: (p.sharpness, p.negative_entropy)[1],
     "attention": lambda p: p.attention,
 }
 
@@ -58,6 +58,7 @@ def test_statistics_are_those_of_the_dense_map() -> None:
     torch.testing.assert_close(one.received, full.mean((1, 2)))
     mean = full.mean(1)
     torch.testing.assert_close(one.negative_entropy, torch.special.xlogy(mean, mean).sum(-1))
+    torch.testing.assert_close(one.sharpness, one.negative_entropy + torch.tensor(float(N)).log())
     row = saliency.attention_row(q[:, :, PREFIX:].mean(2), k, 0.5)
     torch.testing.assert_close(one.mean_query_row, row)
     torch.testing.assert_close(one.mean_key, k.mean(1))
@@ -73,6 +74,7 @@ def test_masses_bias_the_attention_and_weight_the_rows_but_not_the_entropy() -> 
     expected = (full.mean(1) * size[:, :, None]).sum(1) / size.sum(1, keepdim=True)
     torch.testing.assert_close(one.received, expected)
     assert torch.equal(one.negative_entropy, probe().negative_entropy)
+    assert torch.equal(one.sharpness, probe().sharpness)
 
 
 def test_a_statistic_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,7 @@ def test_scores_are_float32_or_wider(dtype: torch.dtype) -> None:
     x, q, k, v = parts(dtype)
     one = Probe(x, q, k, v, scale=0.5, prefix=PREFIX)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    for name in ("class_row", "mean_query_row", "received", "negative_entropy", "attention", "mean_key"):
+    for name in ("class_row", "mean_query_row", "received", "negative_entropy", "sharpness", "attention", "mean_key"):
         assert getattr(one, name).dtype == wide, name
 
 

@@ -197,6 +197,41 @@ def test_weights_of_zero_that_meet_give_zero_and_not_nan() -> None:
     assert y.tolist() == [[[0.0, 0.0], [1.0, 1.0]]]
 
 
+@given(SIZES, SEEDS, st.booleans())
+def test_a_weighted_merge_is_the_loop_and_a_token_alone_passes_bit_for_bit(
+    shape: tuple[int, int, int], seed: int, massive: bool
+) -> None:
+    b, n, c = shape
+    assign, m = partition(b, n, seed)
+    x, weight = features(b, n, c, seed), weights(b, n, seed)
+    size = weights(b, n, seed + 7) if massive else None
+    merge = Merge(assign, m, weight=weight)
+    y, masses = merge.apply(x, size), merge.masses(size)
+    assert masses is not None
+    share = weight if size is None else weight * size
+    for i in range(b):
+        for place in range(m):
+            members = (assign[i] == place).nonzero()[:, 0]
+            total = share[i, members].double().sum()
+            expected = (x[i, members].double() * share[i, members].double()[:, None]).sum(0) / total
+            torch.testing.assert_close(y[i, place].double(), expected, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(masses[i, place].double(), total, rtol=1e-5, atol=1e-6)
+            if len(members) == 1:
+                assert torch.equal(y[i, place], x[i, members[0]])
+
+
+def test_float64_features_are_averaged_in_float64() -> None:
+    x = torch.tensor([[[1.0], [0.0], [0.0]]], dtype=torch.float64)
+    merge = Merge(torch.zeros(1, 3, dtype=torch.int64), 1)
+    assert merge.apply(x, torch.ones(1, 3)).item() == 1 / 3
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "amax"])
+def test_a_weight_without_masses_to_scale_is_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"weight scales masses, which mode = '{mode}' does not read: allowed is mass"):
+        Merge(torch.zeros(1, 2, dtype=torch.int64), 1, mode, weight=torch.ones(1, 2))
+
+
 def test_huge_masses_and_float16_features_do_not_overflow_in_the_sum() -> None:
     x = torch.full((1, 64, 1), 60000.0, dtype=torch.float16)
     merge = Merge(torch.zeros(1, 64, dtype=torch.int64), 1)

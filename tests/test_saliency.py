@@ -113,6 +113,43 @@ def test_float64_stays_float64() -> None:
     assert received.dtype == attention_row(q[:, :, 0], k, 1.0).dtype == torch.float64
 
 
+@given(SHAPES, st.integers(0, 1000))
+def test_sharpness_is_the_divergence_from_uniform_attention(shape: tuple[int, int, int, int], seed: int) -> None:
+    q, k = qk(shape, seed)
+    found = row_statistics(q, k, 0.5, entropy=True, rows=2)
+    assert found.sharpness is not None
+    mean = dense(q, k, 0.5, None).mean(1)
+    divergence = (mean * (mean * shape[2]).log()).sum(-1)
+    torch.testing.assert_close(found.sharpness.double(), divergence, rtol=1e-5, atol=1e-6)
+
+
+def test_sharpness_keeps_the_small_differences_that_the_entropy_rounds_away() -> None:
+    """Nearly uniform attention over 512 tokens: divergences of about 1e-4 beside entropies of 6.2."""
+    q, k = qk((1, 3, 512, 8), 3)
+    found = row_statistics(q, k, 0.005, entropy=True)
+    exact = row_statistics(q.double(), k.double(), 0.005, entropy=True)
+    assert found.sharpness is not None
+    assert exact.sharpness is not None
+    assert found.negative_entropy is not None
+    span = exact.sharpness.amax() - exact.sharpness.amin()
+    assert span < 5e-3
+    mean = attention_map(q, k, 0.005).mean(1)
+    entropy = torch.special.xlogy(mean, mean).sum(-1)
+    off, off_entropy = (
+        ((a - a.mean()).double() - (exact.sharpness - exact.sharpness.mean())).abs().amax() / span
+        for a in (found.sharpness, entropy)
+    )
+    assert off < 1e-3
+    assert off < off_entropy / 3
+
+
+def test_uniform_attention_has_sharpness_zero() -> None:
+    q, k = qk((1, 2, 300, 4), 0)
+    found = row_statistics(q, torch.ones_like(k), 1.0, entropy=True).sharpness
+    assert found is not None
+    assert float(found.abs().amax()) < 4 * torch.finfo(torch.float32).eps
+
+
 def test_a_saturated_row_has_entropy_zero_and_not_nan() -> None:
     q = torch.tensor([[[[1000.0], [0.0]]]])
     k = torch.tensor([[[[1.0], [0.0]]]])

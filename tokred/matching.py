@@ -60,13 +60,14 @@ def _best_match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def match_halves(metric: Tensor, r: int, prefix: int = 0) -> Matching:
+def match_halves(metric: Tensor, r: int, prefix: int = 0, *, in_position: bool = False) -> Matching:
     """ToMe's matching: even positions propose to odd ones, the r best proposals are merged.
 
     Args:
         metric: (B, N, d); cosine similarity is used.
         r: tokens to merge, 0 <= r <= (N - prefix) // 2.
         prefix: tokens in front that neither merge nor receive.
+        in_position: unmerged tokens in position order also without prefix tokens (vid-TLDR).
     Returns:
         Output order: prefix tokens, unmerged even tokens, odd tokens in position order. Unmerged tokens are in
         position order if there are prefix tokens, else by descending similarity: later steps split this order by
@@ -83,7 +84,7 @@ def match_halves(metric: Tensor, r: int, prefix: int = 0) -> Matching:
         best[:, :front] = float("-inf")
     order = best.argsort(dim=-1, descending=True, stable=True)
     source, unmerged = order[:, :r], order[:, r:]
-    if prefix:
+    if prefix or in_position:
         unmerged = unmerged.sort(dim=1).values
     destination = which.gather(1, source)
     ne, no = even.shape[1], odd.shape[1]

@@ -155,6 +155,17 @@ class Probe:
         return negative
 
     @property
+    def sharpness(self) -> Tensor:
+        """``negative_entropy`` + log(keys): the divergence of each row from uniform attention, (B, N), nats, >= 0.
+
+        Same order and differences, but not rounded to the precision of log(keys).
+        """
+        self._declared("entropy")
+        sharpness = self._rows(None).sharpness
+        assert sharpness is not None
+        return sharpness
+
+    @property
     def attention(self) -> Tensor:
         """The full attention map (B, H, N, N)."""
         self._declared("attention")

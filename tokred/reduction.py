@@ -120,7 +120,7 @@ class Merge(Reduction):
         assign: (B, N) int64, output position of each input token; every output position occurs.
         n_out: tokens after the step.
         mode: "mass" = mean weighted by mass, "mean" = plain mean, "sum", "amax".
-        weight: (B, N) factor on each token's mass inside "mass" (vid-TLDR); None = 1. Mass is conserved without it.
+        weight: (B, N) factor on each token's mass, for "mass" alone (vid-TLDR); None = 1. Mass is conserved without it.
     """
 
     assign: Tensor
@@ -132,6 +132,8 @@ class Merge(Reduction):
     def __post_init__(self) -> None:
         if self.mode not in ("mass", "mean", "sum", "amax"):
             raise ValueError(f"mode = {self.mode!r} is not one of mass, mean, sum, amax")
+        if self.weight is not None and self.mode != "mass":
+            raise ValueError(f"weight scales masses, which mode = {self.mode!r} does not read: allowed is mass")
 
     @property
     def n_in(self) -> int:  # type: ignore[override]
@@ -144,13 +146,16 @@ class Merge(Reduction):
             return out.scatter_reduce(1, index, x, "amax")
         if self.mode == "sum":
             return scatter_sum(x, self.assign, self.n_out).to(x.dtype)
-        weights = self._weights(size if self.mode == "mass" else None)
-        weighted = x if weights is None else x * weights[..., None]
-        total = self._total(weights, x)
-        if self.weight is not None:
-            # Weights of zero are allowed, and may meet in one place: it becomes zero instead of 0 / 0.
-            total = total.clamp_min(TINY)
-        return (scatter_sum(weighted, self.assign, self.n_out) / total[..., None]).to(x.dtype)
+        weights = self._weights(size) if self.mode == "mass" else None
+        if weights is None:
+            total = self._total(None, x)
+            return (scatter_sum(x, self.assign, self.n_out) / total[..., None]).to(x.dtype)
+        weights = weights.to(torch.promote_types(weights.dtype, x.dtype))
+        # Weights of zero are allowed, and may meet in one place: it becomes zero instead of 0 / 0.
+        total = self._total(weights, x).clamp_min(TINY)
+        # Shares before the product: that of a token alone is exactly one, so it passes bit for bit.
+        share = weights / total.gather(1, self.assign)
+        return scatter_sum(x * share[..., None], self.assign, self.n_out).to(x.dtype)
 
     def masses(self, size: Tensor | None) -> Tensor | None:
         weights = self._weights(size)

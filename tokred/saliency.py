@@ -6,6 +6,7 @@ Notation: q, k (B, H, N, d); scale multiplies the logits; log_size (B, N) is add
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,10 +22,12 @@ CUDA_BLOCK_BYTES = 256 << 20
 
 class RowStatistics(NamedTuple):
     """Received attention (B, N): mean over heads and queries, sums to one. Negative entropy (B, N) per query row of
-    the head-averaged map, in nats: sum_j P log P."""
+    the head-averaged map, in nats: sum_j P log P. Sharpness (B, N): the same plus log N, so zero for uniform attention;
+    the difference of two rows is exact to float32 there, which log N would drown."""
 
     received: Tensor | None
     negative_entropy: Tensor | None
+    sharpness: Tensor | None
 
 
 def attention_row(query: Tensor, k: Tensor, scale: float, log_size: Tensor | None = None) -> Tensor:
@@ -68,7 +71,7 @@ def row_statistics(
     No gradient flows through it: in training the scores are constants.
 
     Args:
-        received: whether to compute the column mean; entropy: whether to compute the negative row entropy.
+        received: whether to compute the column mean; entropy: whether to compute the row entropies.
         row_mass: (B, N) weight of each query row in the column mean, e.g. its mass; None = equal.
         rows: query rows per block; the extra memory is 2 * 4 * B * rows * N bytes on CPU.
     Returns:
@@ -91,7 +94,7 @@ def _row_statistics(
     b, h, n, _ = q.shape
     keys = k.transpose(-1, -2)
     column = q.new_zeros(b, n)
-    negative = q.new_empty(b, n) if entropy else None
+    sharpness = q.new_empty(b, n) if entropy else None
     if q.is_cuda:
         rows = max(16, CUDA_BLOCK_BYTES // (4 * b * h * n))
     for start in range(0, n, rows):
@@ -100,13 +103,16 @@ def _row_statistics(
         if received:
             weights = None if row_mass is None else row_mass[:, start:stop].to(mean.dtype)
             column += mean.sum(1) if weights is None else (weights[:, None] @ mean)[:, 0]
-        if negative is not None:
-            negative[:, start:stop] = torch.special.xlogy(mean, mean).sum(-1)
+        if sharpness is not None:
+            # sum P log(N P): without the constant log N, rounding is that of the small result.
+            mean.mul_(n)
+            sharpness[:, start:stop] = torch.special.xlogy(mean, mean).sum(-1).div_(n)
     if row_mass is not None:
         column /= row_mass.sum(1, keepdim=True).to(column.dtype)
     else:
         column /= n
-    return RowStatistics(column if received else None, negative)
+    negative = None if sharpness is None else sharpness - math.log(n)
+    return RowStatistics(column if received else None, negative, sharpness)
 
 
 def _mean_over_heads(q: Tensor, keys: Tensor, scale: float, log_size: Tensor | None) -> Tensor:
