@@ -1,4 +1,4 @@
-"""Trains a video ViT on generated clips by a recipe: resumable, seeded, the same weights on any number of threads."""
+"""Trains a backbone on generated clips by a recipe: resumable, seeded, the same weights on any number of threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokred.backbones.videomae import VideoViT
 from tokred.data.synthetic import SyntheticActions
 from tokred.run.sanity import accuracies
 from tokred.run.train_export import TrainResult, as_stored, export
@@ -27,12 +26,7 @@ def build_model(spec: TrainSpec) -> nn.Module:
     classes = sum(len(labels.classes) for labels in SyntheticActions(clips=1).label_sets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        model: nn.Module = VideoViT(
-            img_size=spec.data.size,
-            frames=spec.data.frames,
-            num_classes=classes,
-            **spec.model.model_dump(),
-        )
+        model = spec.model.build(spec.data.size, spec.data.frames, classes)
     if spec.reducer is not None:
         from tokred.attach import attach
         from tokred.registry import build
@@ -99,7 +93,7 @@ class _Run:
         uses_aux = any(stage.aux > 0 for stage in spec.stages)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + 1)
-            aux = AuxHeads(spec.model.dim) if uses_aux else None
+            aux = AuxHeads(spec.model.width) if uses_aux else None
         self.trainee = Trainee(build_model(spec), aux).to(device)
         self.average = {k: v.clone() for k, v in self._weights().items()} if spec.optimizer.ema else {}
         decayed = [p for p in self.trainee.parameters() if p.ndim >= 2]
@@ -203,9 +197,9 @@ class _Run:
         source = SyntheticActions(
             clips, self.spec.data.seed + 1, "test", size=self.spec.data.size, frames=self.spec.data.frames
         )
-        found = accuracies(
-            self.result_model(), source, self.spec.model.tubelet_size, only=["intact"], mapper=self.crew.map
-        )["intact"]
+        found = accuracies(self.result_model(), source, self.spec.model.tubelet, only=["intact"], mapper=self.crew.map)[
+            "intact"
+        ]
         self.log.write({"step": self.step, "event": "stage", "stage": stage, "clips": clips, **found})
         self.say(f"after {stage} (step {self.step}): {_percent(found)} on {clips} validation clips")
 
@@ -216,7 +210,7 @@ class _Run:
             spec.evaluation.clips, spec.data.seed, "test", size=spec.data.size, frames=spec.data.frames
         )
         model = as_stored(self.result_model())
-        found = accuracies(model, source, spec.model.tubelet_size, mapper=self.crew.map)
+        found = accuracies(model, source, spec.model.tubelet, mapper=self.crew.map)
         self.log.write(
             {"step": self.step, "event": "final", "clips": len(source), "digest": source.digest(), "top1": found}
         )

@@ -8,38 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tokred.data.synthetic.actions import NOISE, SLOWEST
+from tokred.run.train_models import KINDS, ModelSpec, Part, VideoViTSpec
 
 
 class SpecError(ValueError):
     """A recipe that cannot be run; the message lists everything that is wrong, one line each."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSpec(_Part):
-    """A video ViT in VideoMAE's layout (``tokred.backbones.videomae.VideoViT``)."""
-
-    patch_size: int = Field(8, ge=1)
-    tubelet_size: int = Field(2, ge=1)
-    dim: int = Field(96, ge=1)
-    depth: int = Field(9, ge=1)
-    num_heads: int = Field(3, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-    positions: Literal["flat", "grid", "learned"] = "grid"
-
-    @model_validator(mode="after")
-    def _divides(self) -> ModelSpec:
-        if self.dim % self.num_heads:
-            raise ValueError(f"num_heads = {self.num_heads} does not divide dim = {self.dim}")
-        return self
-
-
-class DataSpec(_Part):
+class DataSpec(Part):
     """The generated action data set."""
 
     kind: Literal["synthetic"] = "synthetic"
@@ -48,7 +27,7 @@ class DataSpec(_Part):
     frames: int = Field(16, ge=4)
 
 
-class OptimizerSpec(_Part):
+class OptimizerSpec(Part):
     """AdamW; weight decay acts on matrices only."""
 
     betas: tuple[float, float] = (0.9, 0.98)
@@ -59,13 +38,14 @@ class OptimizerSpec(_Part):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights, 0 = off")
 
 
-class StageSpec(_Part):
+class StageSpec(Part):
     """One leg of the curriculum.
 
     The learning rate goes from ``lr[0]`` to ``lr[1]`` along half a cosine. ``tokens`` is the share of patches that the
-    model sees (those of the object, the rest at random: a cheap start), ``hold`` the share of micro-batches whose poses
-    are held for a tubelet, and ``aux`` the weight of the auxiliary losses on the object's place and displacement.
-    ``noise`` and ``slowest`` are those of ``SyntheticActions``; by default as hard as the held-out clips.
+    model sees (those of the object, the rest at random: a cheap start; all for a model with windows), ``hold`` the
+    share of micro-batches whose poses are held for a tubelet, and ``aux`` the weight of the auxiliary losses on the
+    object's place and displacement. ``noise`` and ``slowest`` are those of ``SyntheticActions``; by default as hard as
+    the held-out clips.
     """
 
     name: str
@@ -78,19 +58,19 @@ class StageSpec(_Part):
     slowest: float = Field(SLOWEST, gt=0, le=1)
 
 
-class EvaluationSpec(_Part):
+class EvaluationSpec(Part):
     """Held-out clips of the final evaluation, and of the short one after each stage."""
 
     clips: int = Field(2000, ge=1)
     stage_clips: int = Field(400, ge=0)
 
 
-class TrainSpec(_Part):
+class TrainSpec(Part):
     """Everything that decides the weights of a training run."""
 
     name: str
     seed: int = Field(0, ge=0)
-    model: ModelSpec = ModelSpec()
+    model: ModelSpec = VideoViTSpec()
     data: DataSpec = DataSpec()
     reducer: str | None = Field(None, description="train with this reducer attached, e.g. 'sta:r=12'")
     batch_size: int = Field(32, ge=1)
@@ -106,9 +86,12 @@ class TrainSpec(_Part):
         wrong = []
         if self.batch_size % self.micro_batch:
             wrong.append(f"micro_batch = {self.micro_batch} does not divide batch_size = {self.batch_size}")
-        if self.data.size % self.model.patch_size:
-            wrong.append(f"model.patch_size = {self.model.patch_size} does not divide data.size = {self.data.size}")
-        if self.data.frames % self.model.tubelet_size or self.data.frames % 2:
+        if self.data.size % self.model.stride:
+            what = "model.patch_size" if isinstance(self.model, VideoViTSpec) else "the last stage's patch"
+            wrong.append(f"{what} = {self.model.stride} does not divide data.size = {self.data.size}")
+        if not isinstance(self.model, VideoViTSpec) and any(stage.tokens < 1 for stage in self.stages):
+            wrong.append("stages: tokens = 1 is needed, because windows need every patch")
+        if self.data.frames % self.model.tubelet or self.data.frames % 2:
             wrong.append(f"data.frames = {self.data.frames} must be even and a multiple of model.tubelet_size")
         if self.reducer is not None:
             if any(stage.tokens < 1 or stage.aux > 0 for stage in self.stages):
@@ -170,9 +153,12 @@ def parse_spec(content: Any, origin: str = "recipe") -> TrainSpec:
 
 def _explain(problem: Any) -> str:
     location = problem["loc"]
+    kind = "videomae_vit"
+    if location[:1] == ("model",) and len(location) > 1 and location[1] in KINDS:
+        kind, location = location[1], ("model", *location[2:])  # pydantic names the kind as a level of its own
     where = ".".join(str(part) for part in location) or "recipe"
     if problem["type"] == "extra_forbidden":
-        allowed = _allowed(location[:-1])
+        allowed = _allowed(location[:-1], kind)
         close = difflib.get_close_matches(str(location[-1]), allowed, n=2)
         hint = f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(allowed)}"
         return f"{where}: unknown key; {hint}"
@@ -183,9 +169,9 @@ def _explain(problem: Any) -> str:
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
 
 
-def _allowed(location: tuple[int | str, ...]) -> list[str]:
+def _allowed(location: tuple[int | str, ...], kind: str) -> list[str]:
     parts: dict[str, type[BaseModel]] = {
-        "model": ModelSpec,
+        "model": KINDS[kind],
         "data": DataSpec,
         "optimizer": OptimizerSpec,
         "stages": StageSpec,

@@ -6,21 +6,21 @@ added up in order: the weights depend neither on the number of threads nor on in
 
 from __future__ import annotations
 
-import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokred.backbones.videomae import Attention, VideoViT
+from tokred.backbones.videomae import VideoViT
+from tokred.backbones.videoswin import VideoSwin
 from tokred.data.synthetic import Scene, SyntheticActions, object_share
 from tokred.data.synthetic.render import stream_seed
+from tokred.run.train_kernels import working_copy
 from tokred.run.train_spec import StageSpec, TrainSpec
 
 # An object covers few tokens and moves little in these units; the weights bring the parts to the size of the others.
@@ -84,25 +84,6 @@ def workers(threads: int) -> Iterator[Workers]:
         torch.set_num_threads(before)
 
 
-def explicit_attention(self: Attention, x: Tensor) -> Tensor:
-    """Attention as two products and a softmax: its backward is faster than the fused one on CPU."""
-    q, k, v = self.heads(x)
-    weights = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
-    return self.proj((weights @ v).transpose(1, 2).flatten(2))
-
-
-def working_copy(trainee: Trainee, spec: TrainSpec) -> Trainee:
-    """A copy in the training precision and with the training kernel; the master weights stay float32."""
-    copy = deepcopy(trainee)
-    if spec.precision == "bf16":
-        copy = copy.bfloat16()
-    if spec.attention == "explicit":
-        for module in copy.modules():
-            if isinstance(module, Attention):
-                module.forward = types.MethodType(explicit_attention, module)  # type: ignore[method-assign]
-    return copy
-
-
 class StepEngine:
     """Gradients of the recipe's loss.
 
@@ -115,7 +96,7 @@ class StepEngine:
 
     def __init__(self, spec: TrainSpec, trainee: Trainee, crew: Workers, device: torch.device) -> None:
         self.spec, self.master, self.crew, self.device = spec, trainee, crew, device
-        self.copy = working_copy(trainee, spec)
+        self.copy = working_copy(trainee, spec.precision, spec.attention)
         self.label_sets = SyntheticActions(1).label_sets
 
     def source(self, stage: StageSpec, hold: bool) -> SyntheticActions:
@@ -155,12 +136,12 @@ class StepEngine:
         spec, size = self.spec, self.spec.micro_batch
         generator = torch.Generator().manual_seed(stream_seed("micro-batch", spec.seed, step, part))
         hold = torch.rand(1, generator=generator).item() < stage.hold
-        patches = (spec.data.frames // spec.model.tubelet_size) * (spec.data.size // spec.model.patch_size) ** 2
+        patches = (spec.data.frames // spec.model.tubelet) * (spec.data.size // spec.model.stride) ** 2
         lottery = torch.rand(size, patches, generator=generator)
         # Another seed of the run takes other clips: offset by whole label blocks, far beyond any run's length.
         first = spec.seed * 80_000_000 + step * spec.batch_size + part * size
         scene = self.source(stage, hold).scene(range(first, first + size))
-        share = object_share(scene, spec.model.tubelet_size, spec.model.patch_size, spec.data.frames).flatten(1)
+        share = object_share(scene, spec.model.tubelet, spec.model.stride, spec.data.frames).flatten(1)
         seen = share >= OBJECT_SHARE  # (B, P)
         keep = None
         if stage.tokens < 1:
@@ -184,6 +165,10 @@ class StepEngine:
                 tokens = tokens.gather(1, keep.to(self.device)[..., None].expand(-1, -1, tokens.shape[-1]))
             for block in model.blocks:
                 tokens = block(tokens)
+            features = model.pool(tokens)
+            logits = model.head(features).float()
+        elif self.spec.reducer is None and isinstance(model, VideoSwin):
+            tokens, _ = model.maps(clips)
             features = model.pool(tokens)
             logits = model.head(features).float()
         else:
@@ -227,7 +212,7 @@ def auxiliary_loss(
     Returns:
         scalar, float32.
     """
-    tubelets = spec.data.frames // spec.model.tubelet_size
+    tubelets = spec.data.frames // spec.model.tubelet
     b, patches = seen.shape
     place = scene.rendered.centre / (spec.data.size / 2) - 1
     state = torch.cat([place, scene.rendered.scale.log()[..., None]], dim=-1)  # (B, poses, 3)

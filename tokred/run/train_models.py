@@ -1,0 +1,118 @@
+"""The models that a recipe can train, with their sizes as settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from torch import nn
+
+
+class Part(BaseModel):
+    """A part of a recipe: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VideoViTSpec(Part):
+    """A video ViT in VideoMAE's layout (``tokred.backbones.videomae.VideoViT``)."""
+
+    kind: Literal["videomae_vit"] = "videomae_vit"
+    patch_size: int = Field(8, ge=1)
+    tubelet_size: int = Field(2, ge=1)
+    dim: int = Field(96, ge=1)
+    depth: int = Field(9, ge=1)
+    num_heads: int = Field(3, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    positions: Literal["flat", "grid", "learned"] = "grid"
+
+    @model_validator(mode="after")
+    def _divides(self) -> VideoViTSpec:
+        if self.dim % self.num_heads:
+            raise ValueError(f"num_heads = {self.num_heads} does not divide dim = {self.dim}")
+        return self
+
+    @property
+    def tubelet(self) -> int:
+        """Frames per token."""
+        return self.tubelet_size
+
+    @property
+    def stride(self) -> int:
+        """Pixels per side of a token of the last block."""
+        return self.patch_size
+
+    @property
+    def width(self) -> int:
+        """Width of the last block's tokens."""
+        return self.dim
+
+    def build(self, size: int, frames: int, classes: int) -> nn.Module:
+        """The model, freshly initialised."""
+        from tokred.backbones.videomae import VideoViT
+
+        return VideoViT(img_size=size, frames=frames, num_classes=classes, **self.model_dump(exclude={"kind"}))
+
+
+class VideoSwinSpec(Part):
+    """A Video Swin Transformer (``tokred.backbones.videoswin.VideoSwin``); square patches."""
+
+    kind: Literal["videoswin"]
+    patch_size: int = Field(4, ge=1)
+    tubelet_size: int = Field(2, ge=1)
+    dim: int = Field(32, ge=1)
+    depths: list[Annotated[int, Field(ge=1)]] = Field([2, 2, 2, 1], min_length=1)
+    num_heads: list[Annotated[int, Field(ge=1)]] = Field([1, 2, 4, 8], min_length=1)
+    window: tuple[int, int, int] = (8, 4, 4)
+    mlp_ratio: float = Field(4.0, gt=0)
+    drop_path: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> VideoSwinSpec:
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(f"depths has {len(self.depths)} stages, num_heads has {len(self.num_heads)}")
+        if min(self.window) < 1:
+            raise ValueError(f"window = {self.window} needs lengths of at least 1")
+        for i, heads in enumerate(self.num_heads):
+            if self.dim * 2**i % heads:
+                raise ValueError(f"num_heads = {heads} does not divide the width {self.dim * 2**i} of stage {i}")
+        return self
+
+    @property
+    def tubelet(self) -> int:
+        """Frames per token."""
+        return self.tubelet_size
+
+    @property
+    def stride(self) -> int:
+        """Pixels per side of a token of the last block."""
+        return self.patch_size << (len(self.depths) - 1)
+
+    @property
+    def width(self) -> int:
+        """Width of the last block's tokens."""
+        return self.dim << (len(self.depths) - 1)
+
+    def build(self, size: int, frames: int, classes: int) -> nn.Module:
+        """The model, freshly initialised."""
+        from tokred.backbones.videoswin import VideoSwin
+
+        sizes = self.model_dump(exclude={"kind", "patch_size", "tubelet_size"})
+        patch = (self.tubelet_size, self.patch_size, self.patch_size)
+        return VideoSwin(img_size=size, frames=frames, num_classes=classes, patch_size=patch, **sizes)
+
+
+KINDS: dict[str, type[VideoViTSpec | VideoSwinSpec]] = {"videomae_vit": VideoViTSpec, "videoswin": VideoSwinSpec}
+
+
+def kind_of(given: Any) -> str:
+    """The kind that a model's settings name; without a name the video ViT."""
+    return str(given.get("kind", "videomae_vit") if isinstance(given, dict) else getattr(given, "kind", "videomae_vit"))
+
+
+ModelSpec = Annotated[
+    Annotated[VideoViTSpec, Tag("videomae_vit")] | Annotated[VideoSwinSpec, Tag("videoswin")],
+    Discriminator(
+        kind_of, custom_error_type="model_kind", custom_error_message=f"kind must be one of {', '.join(KINDS)}"
+    ),
+]
