@@ -49,8 +49,7 @@ def step_share(fast: Attached, clips: Tensor, rounds: int = 5) -> float:
 
         began = time.perf_counter()
         tokens = adapter.embed(host, clips, None)
-        blocks = adapter.blocks(host)
-        tokens, _ = run_blocks(adapter, blocks, tokens, fast._actions, proportional=False, perform=timed)
+        tokens, _ = run_blocks(adapter, host, tokens, fast._actions, proportional=False, perform=timed)
         adapter.features(host, tokens, "mean")
         shares.append(inside / (time.perf_counter() - began))
     return sorted(shares)[len(shares) // 2]

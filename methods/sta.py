@@ -3,10 +3,14 @@
 Verified against the official code's outputs: same kept tokens, same order. Differs from it in one batched affinity
 and one gather instead of a loop with copies, in float32 decisions, in guards for constant activation and zero keys
 (official: NaN), and in deriving the temporal groups from the clip instead of a constant 8.
+
+On VideoSwin there is no official code: built from the paper's text and held against all 16 published costs (table 3).
+Tokens are dropped after each stage's patch merging, r, 1.5 r / 4 and 2 r / 16 of every frame, and are back in the next.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
@@ -31,6 +35,13 @@ CHOICES = {
     "first": ("tome", "random", "grid"),
     "grouping": ("clip", "frame"),
 }
+
+STAGE_SHAPES: dict[str, Callable[[int], Fraction]] = {
+    "decreasing": lambda i: 1 + Fraction(i, 2),
+    "constant": lambda i: Fraction(1),
+    "increasing": lambda i: Fraction(2**i),
+}
+"""Share of the grid that step i drops, relative to the first, on a hierarchical backbone."""
 
 
 class Selection(NamedTuple):
@@ -119,14 +130,17 @@ class STA(TokenReducer):
 
     Args:
         r: tokens dropped per frame (tubelet) at the first stage; one number, or one per stage (tokens per frame).
-        at: blocks after which a stage runs; default 0, L//3, 2L//3.
-        schedule: how r develops: "decreasing" (r, r/2, r/4: paper and code), "constant", "increasing".
+        at: blocks after which a stage runs; default 0, L//3, 2L//3; on VideoSwin the last block of every stage but
+            the last.
+        schedule: how r develops: "decreasing" (r, r/2, r/4: paper and code), "constant", "increasing". On VideoSwin
+            these are shares of the grid, a quarter as large at each step: r, 1.5 r/4, 2 r/16 (paper); r, r/4, r/16;
+            r, 2 r/4, 4 r/16.
         order: direction of each stage, F = forward in time, B = backward; repeated if there are more stages.
         similarity: head-averaged "key", "query" or "value", or the MLP branch's output "ffn".
         score: "both" (accumulated * (1 - activation)), "activation" or "accumulation" only.
         first: how the first frame is thinned: "tome", "random" or "grid".
         grouping: "clip" = the official code's T, T/2, T/4 groups of 1, 2, 4 frames; "frame" = the paper's text,
-            every frame by itself at every stage.
+            every frame by itself at every stage, as always on VideoSwin.
         seed: for first="random".
     """
 
@@ -166,8 +180,17 @@ class STA(TokenReducer):
         needs = {similarity, "frames"} | ({"sample_seed"} if first == "random" else set())
         self.capabilities = Capabilities(needs=frozenset(needs), keeps_frames=True)
 
+    def steps(self, geometry: Geometry) -> dict[int, Step]:
+        steps = super().steps(geometry)
+        shape = STAGE_SHAPES.get(self.schedule.shape) if isinstance(self.schedule.shape, str) else None
+        r = self._config["r"]
+        if not geometry.stages or shape is None or isinstance(r, (tuple, list)):
+            return steps
+        return {b: replace(s, amount=Fraction(r) * shape(s.index) / 4**s.index) for b, s in steps.items()}
+
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Keep | None:
-        groups, g, r = self._stage(site.step, tokens.patch_count, tokens.groups, site.frames)
+        by_frame = tokens.cover is not None
+        groups, g, r = self._stage(site.step, tokens.patch_count, tokens.groups, site.frames, by_frame)
         if r == 0:
             return None
         metric = probe.ffn if self.similarity == "ffn" else probe.head_mean(self.similarity)
@@ -184,7 +207,7 @@ class STA(TokenReducer):
         return keep_patches(tokens, kept, groups=groups)
 
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
-        now, g, r = self._stage(step, count, groups, geometry.grid.t)
+        now, g, r = self._stage(step, count, groups, geometry.grid.t, bool(geometry.stages))
         wanted = step.amount * (geometry.grid.t // now)
         notes = []
         if r != wanted:
@@ -194,11 +217,14 @@ class STA(TokenReducer):
         return Promise(count - now * r, now if r else groups, tuple(notes))
 
     def describe(self, geometry: Geometry) -> list[str]:
-        return ["one frame: only the first-frame rule acts"] if geometry.grid.t == 1 else []
+        notes = ["one frame: only the first-frame rule acts"] if geometry.grid.t == 1 else []
+        if geometry.stages:
+            notes.append("drops per frame of each stage's own grid; the next stage starts from a whole grid")
+        return notes
 
     def strength_range(self, geometry: Geometry) -> Strength:
         """r from 0 to half of a frame, the sane limit of the first-frame rule (or less, if a stage binds)."""
-        high = (geometry.grid.per_frame + 1) // 2
+        high = (geometry.reduced_grid.per_frame + 1) // 2
         while high > 0:
             try:
                 self.with_(r=high).check(geometry)
@@ -209,15 +235,15 @@ class STA(TokenReducer):
 
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:
         """Affinities and accumulation of one stage with dropped sources left out, as the official code computes."""
-        groups, frames = self._groups(geometry.grid.t, step.index)
+        groups, frames = self._groups(geometry.grid.t, step.index, bool(geometry.stages))
         g, r = (tokens - geometry.prefix) // groups, int(step.amount * frames)
         d = geometry.dim if self.similarity == "ffn" else geometry.head_dim
         first = ((g + 1) // 2) * (g // 2) * d if self.first == "tome" else 0
         return first + (g * g * d if groups > 1 else 0) + max(groups - 2, 0) * g * (g - r) * (d + 1)
 
-    def _stage(self, step: Step, count: int, groups: int | None, frames: int) -> tuple[int, int, int]:
+    def _stage(self, step: Step, count: int, groups: int | None, frames: int, by_frame: bool) -> tuple[int, int, int]:
         """Temporal groups of a stage, tokens in each, and how many of those are dropped."""
-        now, each = self._groups(frames, step.index)
+        now, each = self._groups(frames, step.index, by_frame)
         if groups is None or groups % now:
             raise ScheduleError(
                 f"{self.spec} at block {step.block} needs {now} equal temporal groups, the tokens are in "
@@ -228,10 +254,10 @@ class STA(TokenReducer):
             _check_drop(r, g, each, step)
         return now, g, r
 
-    def _groups(self, frames: int, stage: int) -> tuple[int, int]:
+    def _groups(self, frames: int, stage: int, by_frame: bool) -> tuple[int, int]:
         """Temporal groups of a stage and frames in each: halved per stage while it divides and two groups remain."""
         groups = frames
-        if self.grouping == "clip":
+        if self.grouping == "clip" and not by_frame:
             for _ in range(stage):
                 if groups % 2 == 0 and groups > 2:
                     groups //= 2

@@ -19,7 +19,7 @@ from tokred.reducer import Capabilities, Site, TokenReducer, keep_patches
 from tokred.reduction import Reduction
 from tokred.schedule import Schedule, ScheduleError
 from tokred.testing import default_backbones
-from tokred.tokens import Tokens, sample_seeds
+from tokred.tokens import Grid, Tokens, sample_seeds
 
 VIDEO = default_backbones()[0]
 
@@ -30,9 +30,9 @@ class Watched(VideoViTAdapter):
     def __init__(self) -> None:
         self.apart: list[Tensor | None] = []
 
-    def attend(self, block: nn.Module, x: Tensor, log_size: Tensor | None) -> Attended:
+    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
         self.apart.append(log_size)
-        return super().attend(block, x, log_size)
+        return super().attend(block, tokens, log_size)
 
 
 def run(
@@ -42,11 +42,10 @@ def run(
     adapter = adapter or VideoViTAdapter()
     tokens = adapter.embed(host, clips, None)
     tokens = Tokens(tokens.x, tokens.grid, groups=tokens.groups, sample_seed=sample_seeds(clips))
-    blocks: Sequence[nn.Module] = adapter.blocks(host)
-    actions: Actions = actions_of(parts_of(reducer), len(blocks))
+    actions: Actions = actions_of(parts_of(reducer), adapter.geometry(host))
     proportional = any(part.proportional for part in parts_of(reducer))
     with torch.no_grad():
-        return run_blocks(adapter, blocks, tokens, actions, proportional=proportional, **known)
+        return run_blocks(adapter, host, tokens, actions, proportional=proportional, **known)
 
 
 @pytest.mark.parametrize(
@@ -88,19 +87,19 @@ def test_proportional_attention_is_softmax_with_the_log_of_the_masses(dtype: tor
     x = adapter.embed(host, clips.to(dtype), None).x
     size = torch.randint(1, 9, x.shape[:2], generator=torch.Generator().manual_seed(0)).float()
     with torch.no_grad():
-        found = adapter.attend(block, x, size.log()).x
+        found = adapter.attend(block, Tokens(x, Grid(1, 1, x.shape[1])), size.log()).x
         q, k, v = block.attn.heads(block.norm1(x))
         weights = (q @ k.transpose(-1, -2) * block.attn.scale).exp() * size[:, None, None].to(dtype)
         weights = weights / weights.sum(-1, keepdim=True)
         expected = x + block.attn.proj((weights @ v).transpose(1, 2).flatten(2))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    plain = adapter.attend(block, x, None).x
+    plain = adapter.attend(block, Tokens(x, Grid(1, 1, x.shape[1])), None).x
     assert (found - plain).abs().max() > 1e-3
 
 
 def test_counts_are_taken_before_and_after_the_step_between_attention_and_mlp() -> None:
     _, counts = run(compose(TopK(0.5, at=(1,)), RandomDrop(0.25, at=(1,))))
-    assert counts == (BlockCounts(96, 96), BlockCounts(96, 48), BlockCounts(12, 12))
+    assert counts == (BlockCounts(96, 96, 96), BlockCounts(96, 48, 96), BlockCounts(12, 12, 12))
 
 
 def test_a_recorder_writes_down_what_was_done_and_changes_nothing() -> None:
@@ -145,7 +144,7 @@ class Before(TokenReducer):
 def test_a_site_that_does_not_exist_is_refused_instead_of_never_running() -> None:
     message = r"acts at site 'after_attn': allowed are before_block, after_attention, after_block"
     with pytest.raises(ScheduleError, match=message):
-        actions_of((Before("after_attn"),), 3)
+        actions_of((Before("after_attn"),), VideoViTAdapter().geometry(VIDEO.build()[0]))
 
 
 @pytest.mark.parametrize("first", [ToMe(r=20, at=(1,)), TopK(0.5, at=(1,)), EViT(0.5, at=(1,))], ids=lambda r: r.spec)
@@ -219,10 +218,8 @@ def test_checkpointed_blocks_give_the_same_tokens() -> None:
     found = []
     for checkpoint in (False, True):
         tokens = adapter.embed(host, clips, None)
-        actions = actions_of((ToMe(r=5, proportional=True),), 3)
-        tokens, counts = run_blocks(
-            adapter, adapter.blocks(host), tokens, actions, proportional=True, checkpoint=checkpoint
-        )
+        actions = actions_of((ToMe(r=5, proportional=True),), adapter.geometry(host))
+        tokens, counts = run_blocks(adapter, host, tokens, actions, proportional=True, checkpoint=checkpoint)
         found.append((tokens.x, tokens.size, counts))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])  # type: ignore[arg-type]

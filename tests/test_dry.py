@@ -98,7 +98,7 @@ def test_executed_products_are_those_that_torch_counts(reducer: TokenReducer) ->
     q, k, v = (torch.randn(1, 3, 192, 16) for _ in range(3))
     x = torch.randn(1, 192, 48)
     probe = Probe(x, q, k, v, needs=reducer.capabilities.needs)
-    site = Site("after_attention", reducer.steps(12)[0], 12, 8)
+    site = Site("after_attention", reducer.steps(BASE)[0], 12, 8)
     with FlopCounterMode(display=False) as counter:
         reduction = reducer.reduce(Tokens(x, BASE.grid, groups=8), probe, site)
         assert reduction is not None

@@ -115,8 +115,8 @@ def test_settings_of_the_wrong_kind_are_refused_when_the_reducer_is_made() -> No
 
 
 def test_steps_leave_out_what_changes_nothing() -> None:
-    assert {b: s.amount for b, s in ToMe(r=(3, 0, 2)).steps(6).items()} == {0: 3, 2: 2}
-    assert ToMe().steps(6) == {}
+    assert {b: s.amount for b, s in ToMe(r=(3, 0, 2)).steps(VIDEO).items()} == {0: 3, 2: 2}
+    assert ToMe().steps(VIDEO) == {}
 
 
 def test_a_promise_is_what_the_schedule_says() -> None:

@@ -19,6 +19,7 @@ from tokred.driver import actions_of, recorder, run_blocks
 from tokred.driver import perform as perform_step
 from tokred.dry import dry_run
 from tokred.plan import Plan
+from tokred.probe import STATISTICS, WINDOW_STATISTICS
 from tokred.reducer import Site, SmallerInput, TokenReducer
 from tokred.reduction import Reduction
 from tokred.tokens import Tokens, sample_seeds
@@ -60,10 +61,11 @@ class Attached(nn.Module):
         self.notes: tuple[str, ...] = (
             tuple(reducer.check(geometry)) if self.plan is None else self.plan.notes
         ) + tuple(reducer.describe(geometry))
-        self._actions = actions_of(self._parts, geometry.depth)
+        self._actions = actions_of(self._parts, geometry)
         self._proportional = any(part.proportional for part in self._parts)
         self._pool = "mass" if any(part.pool == "mass" for part in self._parts) else "mean"
         self._seeded = "sample_seed" in reducer.capabilities.needs
+        self._seeded_in_training = "training_seed" in reducer.capabilities.needs
         self._smaller: SmallerInput | None = reducer.smaller_input(geometry)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,11 +102,11 @@ class Attached(nn.Module):
             b, p = tokens.x.shape[0], tokens.grid.patches
             source = torch.arange(tokens.prefix, tokens.prefix + p, device=tokens.x.device).expand(b, p)
             tokens = replace(tokens, source=source)
-        if self._seeded:
+        if self._seeded or (self._seeded_in_training and self.reducer.training):
             tokens = replace(tokens, sample_seed=sample_seeds(pixels))
         tokens, _ = run_blocks(
             self.adapter,
-            self.adapter.blocks(self.host),
+            self.host,
             tokens,
             self._actions,
             proportional=self._proportional,
@@ -122,12 +124,14 @@ class Attached(nn.Module):
             return getattr(self._modules["host"], name)
 
 
-def attach(model: nn.Module, reducer: TokenReducer) -> Attached:
+def attach(model: nn.Module, reducer: TokenReducer, *, skip_replicas: bool = True) -> Attached:
     """The model with the reducer: same call signature, same output shape.
 
     Args:
-        model: the project's own backbone, a timm ``VisionTransformer`` or a transformers
-            ``VideoMAEForVideoClassification``; it is wrapped, never changed.
+        model: one of the project's own backbones, a timm ``VisionTransformer``, a transformers
+            ``VideoMAEForVideoClassification`` or a torchvision ``SwinTransformer3d``; it is wrapped, never changed.
+        skip_replicas: on hosts with windows, compute no queries for places whose token was dropped: the same tokens
+            with fewer multiply-adds. False is the published form.
         reducer: a method; learned methods train with the attached model.
     Raises:
         Unsupported: the model, or a part of it, is not fully understood; the message gives the reason.
@@ -139,10 +143,11 @@ def attach(model: nn.Module, reducer: TokenReducer) -> Attached:
         raise TypeError(f"reducer must be a tokred.TokenReducer, got {reducer!r}{hint}")
     if isinstance(model, Attached):
         raise Unsupported("the model has a reducer attached: detach it first, or combine both with tokred.compose")
-    adapter = adapter_for(model)
+    adapter = adapter_for(model).with_form(skip_replicas)
     adapter.check(model)
     check_needs(reducer, adapter, model)
     verify_adapter(adapter, model)
+    reducer.prepare(adapter.geometry(model), model)
     attached = Attached(model, reducer, adapter)
     # Not attached.train(): that would also switch parts of the host that its owner keeps in another mode.
     attached.training = model.training
@@ -174,3 +179,10 @@ def check_needs(reducer: TokenReducer, adapter: Adapter, model: nn.Module) -> No
     needs = reducer.capabilities.needs
     if not geometry.has_class_token and "class_token" in needs:
         raise Unsupported(f"{reducer.spec} needs a class token; {adapter.name} has none here")
+    # The class row is read only where there is a class token; a method that cannot do without needs "class_token".
+    missing = sorted(needs & set(STATISTICS) - WINDOW_STATISTICS - {"class_row"})
+    if geometry.stages and missing:
+        raise Unsupported(
+            f"{reducer.spec} needs {', '.join(missing)}, which {adapter.name} does not have: its attention stays "
+            f"inside windows; it has {', '.join(sorted(WINDOW_STATISTICS))}"
+        )

@@ -13,13 +13,18 @@ SITES = ("before_block", "after_attention", "after_block")
 """Where a step can act: before a block, between its attention and its MLP, after it."""
 
 
+PROPERTIES = ("frames", "class_token", "sample_seed", "training_seed")
+"""What a reducer may need of the tokens, besides statistics of a block."""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a reducer needs and does: declared, never guessed.
 
     Args:
         needs: statistics it reads from the probe (``tokred.probe.STATISTICS``) and properties of the tokens:
-            "frames" (equal temporal groups), "class_token", "sample_seed".
+            "frames" (equal temporal groups), "class_token", "sample_seed", "training_seed" (the same number, in
+            training mode only).
         changes_length: whether it changes the number of tokens.
         stateful: keeps state between forwards, cleared by ``reset``.
         trainable: has parameters.
@@ -41,10 +46,10 @@ class Capabilities:
     identity_at_zero: bool | str = True
 
     def __post_init__(self) -> None:
-        unknown = self.needs - set(STATISTICS) - {"frames", "class_token", "sample_seed"}
+        unknown = self.needs - set(STATISTICS) - set(PROPERTIES)
         if unknown:
             raise ValueError(
-                f"needs {sorted(unknown)} is not known; known are {STATISTICS} and frames, class_token, sample_seed"
+                f"needs {sorted(unknown)} is not known; known are {STATISTICS} and {', '.join(PROPERTIES)}"
             )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch import nn
+
 from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Site, SmallerInput, TokenReducer
@@ -70,6 +72,10 @@ class Composed(TokenReducer):
 
     def describe(self, geometry: Geometry) -> list[str]:
         return [line for part in self.parts for line in part.describe(geometry)]
+
+    def prepare(self, geometry: Geometry, host: nn.Module | None = None) -> None:
+        for part in self.parts:
+            part.prepare(geometry, host)
 
     def reset(self) -> None:
         for part in self.parts:

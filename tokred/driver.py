@@ -14,6 +14,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from tokred.backbones.adapter import Adapter, Attended
+from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
 from tokred.reducer import SITES, Site, TokenReducer
 from tokred.reduction import Move, Reduction, advance, follow
@@ -42,17 +43,17 @@ Perform = Callable[[Action, Tokens, Probe, Site], tuple[Tokens, Reduction | None
 Actions = tuple[tuple[Action, ...], ...]
 
 
-def actions_of(parts: Sequence[TokenReducer], depth: int) -> Actions:
+def actions_of(parts: Sequence[TokenReducer], geometry: Geometry) -> Actions:
     """Per block, the steps of all parts in order.
 
     Raises:
-        ScheduleError: a schedule does not fit the depth, or a site that does not exist.
+        ScheduleError: a schedule does not fit the backbone, or a site that does not exist.
     """
     for part in parts:
         if part.site not in SITES:
             raise ScheduleError(f"{part.spec} acts at site {part.site!r}: allowed are {', '.join(SITES)}")
-    by_part = [(part, part.steps(depth)) for part in parts]
-    return tuple(tuple(Action(part, steps[i]) for part, steps in by_part if i in steps) for i in range(depth))
+    by_part = [(part, part.steps(geometry)) for part in parts]
+    return tuple(tuple(Action(part, steps[i]) for part, steps in by_part if i in steps) for i in range(geometry.depth))
 
 
 def perform(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
@@ -75,26 +76,29 @@ def recorder(records: list[tuple[Site, Reduction]]) -> Perform:
 
 @dataclass(frozen=True)
 class BlockCounts:
-    """Tokens in the attention and in the MLP of one block, prefix included."""
+    """Tokens in the attention and in the MLP of one block, prefix included; queries that its attention runs."""
 
     attention: int
     mlp: int
+    queries: int
 
 
 def run_block(
     adapter: Adapter,
-    block: nn.Module,
+    model: nn.Module,
+    index: int,
     tokens: Tokens,
     actions: tuple[Action, ...],
-    depth: int,
     proportional: bool,
     perform: Perform,
 ) -> tuple[Tokens, BlockCounts]:
-    """One block with its steps.
+    """Block ``index`` of the model with its steps, and the change to the next stage where it ends one.
 
     A block that no step takes apart runs through the host's own code: bit for bit the host. Where several steps act in
     one block, later ones see what earlier ones left: features, and queries, keys and values moved along with them.
     """
+    blocks = adapter.blocks(model)
+    block, depth = blocks[index], len(blocks)
     moves: list[Move] = []
 
     def act(action: Action, tokens: Tokens, probe: Probe) -> Tokens:
@@ -110,10 +114,10 @@ def run_block(
     log_size = _log_size(tokens, proportional)
     entering = tokens
     attended: Attended | None = None
-    if log_size is None and not any(action.reads_attention for action in actions):
-        tokens = tokens.with_x(block(tokens.x))
+    if log_size is None and tokens.policy is None and not any(action.reads_attention for action in actions):
+        tokens = tokens.with_x(adapter.run(block, tokens))
     else:
-        attended = adapter.attend(block, tokens.x, log_size)
+        attended = adapter.attend(block, tokens, log_size)
         tokens = tokens.with_x(attended.x)
 
     def look(action: Action) -> Probe:
@@ -126,6 +130,7 @@ def run_block(
             size=tokens.size,
             needs=action.reducer.capabilities.needs,
             moves=tuple(moves),
+            statistics=None if attended is None else attended.statistics,
         )
 
     branch: Tensor | None = None
@@ -135,8 +140,14 @@ def run_block(
         fed = adapter.feed(block, tokens.x)
         branch = fed.branch
         tokens = tokens.with_x(fed.x)
-    counts = BlockCounts(entering.count, tokens.count)
+    cover = entering.cover
+    single = cover is None or cover.home is not None
+    counts = BlockCounts(entering.count, tokens.count, entering.count if single else entering.grid.patches)
     before_mlp = len(moves)
+    crossed = adapter.cross(model, index, tokens)
+    if crossed is not None:
+        moves.append((crossed.move, None))
+        tokens = crossed.tokens
     for action in _at("after_block", actions):
         probe = look(action)
         if branch is not None and "ffn" in action.reducer.capabilities.needs:
@@ -147,7 +158,7 @@ def run_block(
 
 def run_blocks(
     adapter: Adapter,
-    blocks: Sequence[nn.Module],
+    model: nn.Module,
     tokens: Tokens,
     actions: Actions,
     *,
@@ -157,20 +168,20 @@ def run_blocks(
 ) -> tuple[Tokens, tuple[BlockCounts, ...]]:
     """All blocks in order; see ``run_block``. With ``checkpoint`` each block is recomputed in the backward pass."""
     counts = []
-    depth = len(blocks)
-    for block, at in zip(blocks, actions, strict=True):
+    for index, at in enumerate(actions):
         if checkpoint and torch.is_grad_enabled():
             tokens, count = torch.utils.checkpoint.checkpoint(
-                run_block, adapter, block, tokens, at, depth, proportional, perform, use_reentrant=False
+                run_block, adapter, model, index, tokens, at, proportional, perform, use_reentrant=False
             )
         else:
-            tokens, count = run_block(adapter, block, tokens, at, depth, proportional, perform)
+            tokens, count = run_block(adapter, model, index, tokens, at, proportional, perform)
         counts.append(count)
     return tokens, tuple(counts)
 
 
 def _log_size(tokens: Tokens, proportional: bool) -> Tensor | None:
-    return tokens.size.log() if proportional and tokens.size is not None else None
+    # On a whole grid a merged token stands on each of its places, so its mass is in the attention already.
+    return tokens.size.log() if proportional and tokens.size is not None and tokens.cover is None else None
 
 
 def _at(site: str, actions: tuple[Action, ...]) -> list[Action]:

@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokred.backbones.adapter import Adapter, Attended, Fed
+from tokred.backbones.adapter import Adapter, Attended, Crossed, Fed, cross_to
 from tokred.backbones.geometry import Geometry
 from tokred.compose import parts_of
+from tokred.cover import Cover
 from tokred.driver import Action, actions_of, run_blocks
 from tokred.macs import MacCounter
 from tokred.plan import Plan, StepCount
 from tokred.probe import Probe
 from tokred.reducer import Site, SmallerInput, TokenReducer
 from tokred.reduction import Reduction, advance
+from tokred.saliency import RowStatistics
 from tokred.schedule import ScheduleError
 from tokred.tokens import Grid, Tokens
 
@@ -50,15 +52,25 @@ class DryAdapter(Adapter):
         grid = g.grid if smaller is None else smaller.grid
         x = self._fill(1, g.prefix + grid.patches, g.dim)
         seed = torch.zeros(1, dtype=torch.int64, device=self.device)
-        return Tokens(x, grid, g.prefix, groups=grid.t, sample_seed=seed, class_token=g.class_token)
+        cover = Cover.whole(grid, 1, self.device) if g.stages else None
+        return Tokens(x, grid, g.prefix, groups=grid.t, sample_seed=seed, class_token=g.class_token, cover=cover)
 
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return [nn.Identity()] * self._geometry.depth
 
-    def attend(self, block: nn.Module, x: Tensor, log_size: Tensor | None) -> Attended:
-        g = self._geometry
+    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+        x = tokens.x
+        g = self._geometry.at(x.shape[2], tokens.grid)
         q, k, v = (self._fill(x.shape[0], g.heads, x.shape[1], g.head_dim) for _ in range(3))
-        return Attended(x, q, k, v, g.head_dim**-0.5)
+        return Attended(x, q, k, v, g.head_dim**-0.5, statistics=_NoStatistics() if g.stages else None)
+
+    def cross(self, model: nn.Module, index: int, tokens: Tokens) -> Crossed | None:
+        g = self._geometry
+        if not g.ends_stage(index):
+            return None
+        assert tokens.cover is not None
+        x = self._fill(1, tokens.grid.halved.patches, g.stages[g.stage_of(index + 1)].dim)
+        return cross_to(tokens, x)
 
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         return Fed(x, x)
@@ -71,6 +83,14 @@ class DryAdapter(Adapter):
 
     def _fill(self, *shape: int) -> Tensor:
         return torch.ones(*shape, device=self.device)
+
+
+class _NoStatistics:
+    """Constant attention statistics: what decisions are taken does not matter to their number."""
+
+    def rows(self, q: Tensor, k: Tensor, scale: float, *, received: bool, entropy: bool) -> RowStatistics:
+        row = k[:, 0, :, 0]
+        return RowStatistics(row if received else None, *(row if entropy else None for _ in range(2)))
 
 
 def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None, *, device: str = "cpu") -> Plan:
@@ -88,13 +108,20 @@ def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None,
     if grid is not None:
         geometry = replace(geometry, grid=grid)
     notes = tuple(reducer.check(geometry))
-    if reducer.capabilities.stateful:
-        reducer = copy.deepcopy(reducer)  # what it keeps from constant features is not for the next forward
     try:
-        return _dry_run(reducer, geometry, notes, device)
+        return _dry_run(_stand_in(reducer, geometry, device), geometry, notes, device)
     except NotImplementedError:
         # A reducer may use an operation that has no shape rule; on real tokens it must work.
-        return _dry_run(reducer, geometry, notes, "cpu")
+        return _dry_run(_stand_in(reducer, geometry, "cpu"), geometry, notes, "cpu")
+
+
+def _stand_in(reducer: TokenReducer, geometry: Geometry, device: str) -> TokenReducer:
+    """The reducer for a dry run; a copy where state or parameters would change, in the mode that counts."""
+    if not (reducer.capabilities.stateful or reducer.capabilities.trainable):
+        return reducer
+    copied = copy.deepcopy(reducer).eval()
+    copied.prepare(geometry)
+    return copied.to(device)
 
 
 @torch.no_grad()
@@ -104,7 +131,7 @@ def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], 
     steps: list[StepCount] = []
 
     def count(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
-        published = action.reducer.macs(tokens.count, replace(geometry, grid=tokens.grid), action.step)
+        published = action.reducer.macs(tokens.count, geometry.at(tokens.x.shape[2], tokens.grid), action.step)
         counter = MacCounter()
         with counter:
             reduction = action.reducer.reduce(tokens, probe, site)
@@ -119,19 +146,22 @@ def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], 
         return after, reduction
 
     host = nn.Identity()
+    entering = adapter.embed(host, torch.empty(0), reducer.smaller_input(geometry))
     tokens, counts = run_blocks(
         adapter,
-        adapter.blocks(host),
-        adapter.embed(host, torch.empty(0), reducer.smaller_input(geometry)),
-        actions_of(parts, geometry.depth),
+        host,
+        entering,
+        actions_of(parts, geometry),
         proportional=any(part.proportional for part in parts),
         perform=count,
     )
     return Plan(
-        embedded=tokens.grid.patches,
+        embedded=entering.grid.patches,
         attention=tuple(c.attention for c in counts),
         mlp=tuple(c.mlp for c in counts),
         final=tokens.count,
         steps=tuple(steps),
         notes=notes,
+        queries=tuple(c.queries for c in counts) if geometry.stages else (),
+        grid=entering.grid if geometry.stages else None,
     )

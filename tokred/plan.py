@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokred.tokens import Grid
+
 
 @dataclass(frozen=True)
 class StepCount:
@@ -34,6 +36,9 @@ class Plan:
         final: tokens that reach the head.
         steps: the reduction steps in order.
         notes: corrections that were made, e.g. a clamped amount; shown with every result.
+        queries: queries that the attention of each block runs where that differs from ``attention`` (a merged token
+            asks from each of its places); empty = the same.
+        grid: patch grid of the input, needed to count a hierarchical backbone; None elsewhere.
     """
 
     embedded: int
@@ -42,3 +47,5 @@ class Plan:
     final: int
     steps: tuple[StepCount, ...] = ()
     notes: tuple[str, ...] = ()
+    queries: tuple[int, ...] = ()
+    grid: Grid | None = None

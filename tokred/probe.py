@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,19 @@ STATISTICS = (
 """What a reducer may declare in ``Capabilities.needs``, besides "frames", "class_token" and "sample_seed"."""
 
 
+WINDOW_STATISTICS = frozenset({"block_input", "query", "key", "value", "ffn", "received", "entropy"})
+"""Those of them that exist where attention stays inside windows."""
+
+NO_ATTENTION = "queries, keys and values do not exist at site before_block"
+
+
+class BlockStatistics(Protocol):
+    """Statistics of an attention that is not that of all tokens with all tokens."""
+
+    def rows(self, q: Tensor, k: Tensor, scale: float, *, received: bool, entropy: bool) -> saliency.RowStatistics:
+        """Received attention and negative row entropy per token, (B, N) each, of the tokens in the attention."""
+
+
 class UndeclaredNeed(RuntimeError):
     """A reducer read a statistic that its capabilities do not declare."""
 
@@ -44,6 +57,8 @@ class Probe:
         needs: the statistics that may be read; None allows all.
         moves: reductions inside this block since its attention ran. Everything per token is taken through them, so
             statistics are those of the tokens that are left, among themselves.
+        statistics: how to get attention statistics where attention is not that of all tokens with all tokens. They are
+            taken through the moves like features.
     """
 
     def __init__(
@@ -59,6 +74,7 @@ class Probe:
         size: Tensor | None = None,
         needs: frozenset[str] | None = None,
         moves: tuple[Move, ...] = (),
+        statistics: BlockStatistics | None = None,
     ) -> None:
         self._block_input = block_input
         self._qkv = (q, k, v)
@@ -69,6 +85,7 @@ class Probe:
         self.size = size
         self.needs = needs
         self._moves = moves
+        self._statistics = statistics
         # A plain dict: functools.cached_property holds a lock up to Python 3.11, which torch.compile cannot trace.
         self._cache: dict[Any, Any] = {}
 
@@ -117,8 +134,15 @@ class Probe:
         """Queries, keys or values averaged over heads, (B, N, d), detached, float32 or wider."""
         part = {"query": 0, "key": 1, "value": 2}[which]
         self._declared(which)
-        x = self._part(part).detach()
-        return x.mean(dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
+        if not self._moves or part in self._cache or not all(move.linear for move, _ in self._moves):
+            x = self._part(part).detach()
+            return x.mean(dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
+        whole = self._qkv[part]
+        if whole is None:
+            raise UndeclaredNeed(NO_ATTENTION)
+        # The mean first: the moves then carry one head's width instead of all.
+        x = whole.detach()
+        return follow(x.mean(dim=1, dtype=torch.promote_types(x.dtype, torch.float32)), self._moves)
 
     @property
     def class_row(self) -> Tensor:
@@ -169,12 +193,14 @@ class Probe:
     def attention(self) -> Tensor:
         """The full attention map (B, H, N, N)."""
         self._declared("attention")
+        self._of_all_tokens("attention")
         if "attention" not in self._cache:
             self._cache["attention"] = saliency.attention_map(self._part(0), self._part(1), self.scale, self.log_size)
         return self._cache["attention"]
 
     def _row(self, name: str) -> Tensor:
         """Attention of one query: the class token's, or the mean of the patch tokens'."""
+        self._of_all_tokens(name)
         if name not in self._cache:
             q = self._part(0)
             query = q[:, :, 0] if name == "class_row" else wide(q[:, :, self.prefix :]).mean(dim=2)
@@ -187,6 +213,9 @@ class Probe:
         if key not in self._cache:
             wanted = self.needs if self.needs is not None else frozenset({"received", "entropy"})
             biased = log_size is not None
+            if self._statistics is not None:
+                self._cache[key] = self._moved_rows(self._statistics, wanted)
+                return self._cache[key]
             self._cache[key] = saliency.row_statistics(
                 self._part(0),
                 self._part(1),
@@ -198,10 +227,23 @@ class Probe:
             )
         return self._cache[key]
 
+    def _moved_rows(self, statistics: BlockStatistics, wanted: frozenset[str]) -> saliency.RowStatistics:
+        q, k, _ = self._qkv
+        if q is None or k is None:
+            raise UndeclaredNeed(NO_ATTENTION)
+        rows = statistics.rows(q, k, self.scale, received="received" in wanted, entropy="entropy" in wanted)
+        return saliency.RowStatistics(
+            *(None if row is None else follow(row[..., None], self._moves)[..., 0] for row in rows)
+        )
+
+    def _of_all_tokens(self, name: str) -> None:
+        if self._statistics is not None:
+            raise UndeclaredNeed(f"{name} does not exist here: the attention is not that of all tokens with all tokens")
+
     def _part(self, which: int) -> Tensor:
         part = self._qkv[which]
         if part is None:
-            raise UndeclaredNeed("queries, keys and values do not exist at site before_block")
+            raise UndeclaredNeed(NO_ATTENTION)
         if not self._moves:
             return part
         if which not in self._cache:

@@ -114,13 +114,14 @@ class TokenReducer(nn.Module, ABC):
         """The same method with other hyper-parameters (learned parameters start anew)."""
         return type(self)(**{**self._config, **changes})
 
-    def steps(self, depth: int) -> dict[int, Step]:
-        """Block -> step, without those that leave every token.
+    def steps(self, geometry: Geometry) -> dict[int, Step]:
+        """Block -> step on a backbone, without those that leave every token.
 
         Raises:
-            ScheduleError: the schedule does not fit the depth.
+            ScheduleError: the schedule does not fit the backbone.
         """
-        return {step.block: step for step in self.schedule.steps(depth) if not step.is_noop}
+        steps = self.schedule.steps(geometry.depth, geometry.sites(self.site))
+        return {step.block: step for step in steps if not step.is_noop}
 
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
         """What a step leaves of ``count`` patch tokens, from numbers alone; ``reduce`` must keep it.
@@ -158,9 +159,14 @@ class TokenReducer(nn.Module, ABC):
         count: int = grid.patches
         groups: int | None = grid.t
         notes: list[str] = []
-        steps = [part.steps(geometry.depth) for part in parts]
+        steps = [part.steps(geometry) for part in parts]
         for block in range(geometry.depth):
             for site in SITES:
+                if site == "after_block" and geometry.ends_stage(block):
+                    # Patch merging runs on the whole grid: what earlier steps left out is filled in again.
+                    grid = grid.halved
+                    seen = replace(seen, grid=grid)
+                    count, groups = grid.patches, grid.t
                 for part, own in zip(parts, steps, strict=True):
                     if part.site == site and block in own:
                         count, groups, more = part.promise(own[block], count, groups, seen)
@@ -176,8 +182,8 @@ class TokenReducer(nn.Module, ABC):
         if not self.strength or self.schedule.kind == "tokens":
             raise ScheduleError(f"{self.spec} has no strength to solve for")
         if self.schedule.kind == "keep":
-            return Strength(self.strength, 1.0, 1.0 / geometry.grid.patches, whole=False)
-        return Strength(self.strength, 0, geometry.grid.patches - 1, whole=True)
+            return Strength(self.strength, 1.0, 1.0 / geometry.reduced_grid.patches, whole=False)
+        return Strength(self.strength, 0, geometry.reduced_grid.patches - 1, whole=True)
 
     def smaller_input(self, geometry: Geometry) -> SmallerInput | None:
         """A smaller input instead of (or before) fewer tokens; None = the input as it is."""
@@ -194,6 +200,13 @@ class TokenReducer(nn.Module, ABC):
     def describe(self, geometry: Geometry) -> list[str]:
         """What ran, where the name alone does not say it (e.g. which score); shown with the result."""
         return []
+
+    def prepare(self, geometry: Geometry, host: nn.Module | None = None) -> None:
+        """Get ready for a backbone before any compute, e.g. build parameters of its width; see ``tokred.learned``.
+
+        Args:
+            geometry: sizes of the backbone; host: the model, None where only sizes are known.
+        """
 
     def reset(self) -> None:
         """Forget the state between forwards; stateless methods have none."""

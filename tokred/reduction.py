@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokred.precision import full_precision, wide
+from tokred.schedule import ScheduleError
 from tokred.tokens import Tokens
 
 Fill = float | None
@@ -47,6 +48,16 @@ class Reduction(ABC):
     n_in: int
     n_out: int
     groups: int | None
+
+    @property
+    def linear(self) -> bool:
+        """Whether ``apply`` is linear in the features."""
+        return True
+
+    @property
+    def chosen(self) -> Tensor | None:
+        """(B, M) the input token that each output token is, where the outputs are a subset of the inputs."""
+        return None
 
     @abstractmethod
     def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
@@ -94,6 +105,10 @@ class Keep(Reduction):
     def n_out(self) -> int:  # type: ignore[override]
         return self.index.shape[1]
 
+    @property
+    def chosen(self) -> Tensor:
+        return self.index
+
     def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
         return take(x, self.index)
 
@@ -134,6 +149,10 @@ class Merge(Reduction):
             raise ValueError(f"mode = {self.mode!r} is not one of mass, mean, sum, amax")
         if self.weight is not None and self.mode != "mass":
             raise ValueError(f"weight scales masses, which mode = {self.mode!r} does not read: allowed is mass")
+
+    @property
+    def linear(self) -> bool:
+        return self.mode != "amax"
 
     @property
     def n_in(self) -> int:  # type: ignore[override]
@@ -264,6 +283,41 @@ class Mix(Reduction):
             return back.to(y.dtype) @ y
 
 
+@dataclass(frozen=True)
+class Mask(Reduction):
+    """Mask tokens without removing them: attention and pooling do not see them any more, gradients reach the decision.
+
+    For training; the host's attention is computed in full. A token always sees itself.
+
+    Args:
+        policy: (B, N), 1 = seen, 0 = masked, prefix tokens included; it replaces an earlier mask.
+        groups: equal temporal groups, which stay.
+    """
+
+    policy: Tensor
+    groups: int | None = None
+
+    @property
+    def n_in(self) -> int:  # type: ignore[override]
+        return self.policy.shape[1]
+
+    @property
+    def n_out(self) -> int:  # type: ignore[override]
+        return self.policy.shape[1]
+
+    def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
+        return x
+
+    def masses(self, size: Tensor | None) -> Tensor | None:
+        return size
+
+    def positions(self) -> Tensor:
+        return torch.arange(self.n_in, device=self.policy.device).expand(self.policy.shape)
+
+    def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
+        return y
+
+
 Move = tuple[Reduction, Tensor | None]
 """A reduction and the masses (B, N) before it, None = all one."""
 
@@ -280,6 +334,7 @@ def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
 
     Raises:
         ValueError: the reduction was made for another number of tokens.
+        ScheduleError: a soft assignment on a host that computes on whole grids.
     """
     if reduction.n_in != tokens.count:
         raise ValueError(f"the reduction was made for {reduction.n_in} tokens, there are {tokens.count}")
@@ -288,12 +343,31 @@ def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
         # One extra place holds -1, so that dropped patches stay dropped.
         places = torch.nn.functional.pad(reduction.positions(), (0, 1), value=-1)
         source = places.gather(1, torch.where(source < 0, tokens.count, source))
+    cover = tokens.cover
+    if cover is not None:
+        if isinstance(reduction, Mask):
+            raise ScheduleError(
+                "masked training needs attention of all tokens with all tokens: this backbone has windows"
+            )
+        if isinstance(reduction, Mix):
+            raise ScheduleError(
+                "a soft assignment (Mix) has no places on a grid, which this backbone's windows need: allowed are "
+                "reductions that say where each token went (Keep, Merge, Fuse)"
+            )
+        cover = cover.moved(reduction.positions(), reduction.chosen)
+    policy = tokens.policy
+    if isinstance(reduction, Mask):
+        policy = reduction.policy
+    elif policy is not None:
+        policy = reduction.apply(policy[..., None], tokens.size)[..., 0]
     return replace(
         tokens,
         x=reduction.apply(tokens.x, tokens.size),
         size=reduction.masses(tokens.size),
         groups=reduction.groups,
         source=source,
+        cover=cover,
+        policy=policy,
     )
 
 

@@ -7,12 +7,25 @@ sequence for ToMe, tokens per original frame for STA. Blocks are counted from 0 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
-PLACES = ("all", "thirds", "quarters", "third")
+PLACES = ("all", "thirds", "quarters", "third", "early")
 Shape = str | float
 Amount = int | float | Fraction
+
+
+class StagePlaces(Protocol):
+    """Where steps act on a hierarchical backbone; see ``tokred.backbones.geometry.StageSites``."""
+
+    @property
+    def entries(self) -> tuple[int, ...]: ...
+    @property
+    def reduced(self) -> tuple[int, ...]: ...
+    @property
+    def patches(self) -> Sequence[int]: ...
 
 
 class ScheduleError(ValueError):
@@ -26,7 +39,8 @@ class Step:
     Args:
         block: 0-based block.
         index: number of the step, from 0.
-        kind: "drop" (so many fewer), "keep" (this share of the current tokens) or "tokens" (so many left).
+        kind: "drop" (so many fewer), "share" (this share of the current tokens fewer, rounded down), "keep" (this share
+            of the current tokens) or "tokens" (so many left).
         amount: the number.
     """
 
@@ -41,19 +55,22 @@ class Step:
         return (self.kind == "drop" and self.amount == 0) or (self.kind == "keep" and self.amount == 1)
 
     def left(self, n: int) -> int:
-        """Tokens left of n: n - drop, ceil(keep * n) in double precision (as EViT's code), or the given count.
+        """Tokens left of n: n - drop, n - int(n * share), ceil(keep * n) in double precision (as EViT's code), or the
+        given count.
 
         Raises:
             ScheduleError: the step would leave none, or more than there are.
         """
         if self.kind == "drop":
             left = n - int(self.amount)
+        elif self.kind == "share":
+            left = n - int(n * float(self.amount))
         elif self.kind == "keep":
             left = math.ceil(float(self.amount) * n)
         else:
             left = int(self.amount)
         if not 1 <= left <= n:
-            allowed = {"drop": f"0..{n - 1}", "keep": "(0, 1]", "tokens": f"1..{n}"}[self.kind]
+            allowed = {"drop": f"0..{n - 1}", "share": "(0, 1)", "keep": "(0, 1]", "tokens": f"1..{n}"}[self.kind]
             raise ScheduleError(
                 f"{self.kind} = {_plain(self.amount)} at block {self.block} is impossible with {n} tokens: "
                 f"allowed is {allowed}"
@@ -66,8 +83,13 @@ class Schedule:
     """Where and how much. Exactly one of ``drop``, ``keep`` and ``tokens`` is given.
 
     Args:
-        at: "all" blocks, "thirds" (0, L//3, 2L//3), "quarters" (L//4, L//2, 3L//4), "third" (L//3), or 0-based blocks.
-        drop: tokens dropped or merged per step; a tuple gives each step its own, padded with 0.
+        at: "all" blocks, "thirds" (0, L//3, 2L//3), "quarters" (L//4, L//2, 3L//4), "third" (L//3), "early" (the first
+            four, or all of fewer), or 0-based blocks.
+            On a hierarchical backbone the names mean: every block behind the first stage; for thirds and quarters the
+            entry of every stage but the first; for third the first of these.
+        drop: tokens dropped or merged per step; a tuple gives each step its own, padded with 0. A fraction below one is
+            a share of the current tokens, rounded down. On a hierarchical backbone a single number is that of the first
+            step, and scales with the grid that a step acts on.
         keep: share of the current tokens left by a step, in (0, 1]; or one share per step.
         tokens: tokens left after a step; or one count per step.
         shape: how a single ``drop`` develops over the steps: "constant"; "decreasing" (halves each step, STA's
@@ -78,7 +100,7 @@ class Schedule:
     """
 
     at: str | tuple[int, ...] = "all"
-    drop: int | tuple[int, ...] | None = None
+    drop: int | float | tuple[int | float, ...] | None = None
     keep: float | tuple[float, ...] | None = None
     tokens: int | tuple[int, ...] | None = None
     shape: Shape = "constant"
@@ -100,7 +122,7 @@ class Schedule:
                 )
         elif not -1 <= self.shape <= 1:
             raise ScheduleError(f"shape = {self.shape} is not an inflection in [-1, 1]")
-        if self.shape != "constant" and (given[0] != "drop" or isinstance(self.drop, (tuple, list))):
+        if self.shape != "constant" and (given[0] != "drop" or isinstance(self.drop, (tuple, list, float))):
             raise ScheduleError(
                 f"shape = {self.shape!r} needs a single drop, not {given[0]} = {getattr(self, given[0])}"
             )
@@ -110,18 +132,24 @@ class Schedule:
         """Which of drop, keep and tokens is given."""
         return "drop" if self.drop is not None else "keep" if self.keep is not None else "tokens"
 
-    def blocks(self, depth: int) -> tuple[int, ...]:
+    def blocks(self, depth: int, stages: StagePlaces | None = None) -> tuple[int, ...]:
         """The blocks of the steps, in order.
+
+        Args:
+            stages: where steps act on a hierarchical backbone.
 
         Raises:
             ScheduleError: a block outside 0..depth-1, repeated, or not in rising order.
         """
+        if isinstance(self.at, str) and stages is not None:
+            return {"all": stages.reduced, "third": stages.entries[:1]}.get(self.at, stages.entries)
         if isinstance(self.at, str):
             named = {
                 "all": tuple(range(depth)),
                 "thirds": (0, depth // 3, (2 * depth) // 3),
                 "quarters": (depth // 4, depth // 2, (3 * depth) // 4),
                 "third": (depth // 3,),
+                "early": tuple(range(min(depth, 4))),
             }
             blocks = named[self.at]
             if len(set(blocks)) != len(blocks):
@@ -136,13 +164,15 @@ class Schedule:
             raise ScheduleError(f"at = {self.at}: blocks must rise and not repeat")
         return self.at
 
-    def steps(self, depth: int) -> tuple[Step, ...]:
+    def steps(self, depth: int, stages: StagePlaces | None = None) -> tuple[Step, ...]:
         """The steps for a backbone of ``depth`` blocks, no-ops included.
 
+        Args:
+            stages: where steps act on a hierarchical backbone.
         Raises:
             ScheduleError: more amounts than steps, or see ``blocks``.
         """
-        blocks = self.blocks(depth)
+        blocks = self.blocks(depth, stages)
         value = getattr(self, self.kind)
         if isinstance(value, (tuple, list)):
             if len(value) > len(blocks):
@@ -151,11 +181,17 @@ class Schedule:
                 raise ScheduleError(f"tokens has {len(value)} entries for {len(blocks)} steps: give one per step")
             rest = 0 if self.kind == "drop" else 1.0
             amounts: list[Amount] = [*value, *[rest] * (len(blocks) - len(value))]
-        elif self.kind == "drop":
+        elif self.kind == "drop" and not isinstance(value, float):
             amounts = self._shaped(value, len(blocks))
+            if stages is not None:
+                grids = [stages.patches[b] for b in blocks]
+                amounts = [Fraction(a) * Fraction(n, grids[0]) for a, n in zip(amounts, grids, strict=True)]
         else:
             amounts = [value] * len(blocks)
-        return tuple(Step(b, i, self.kind, a) for i, (b, a) in enumerate(zip(blocks, amounts, strict=True)))
+        return tuple(
+            Step(b, i, "share" if self.kind == "drop" and isinstance(a, float) else self.kind, a)
+            for i, (b, a) in enumerate(zip(blocks, amounts, strict=True))
+        )
 
     def _shaped(self, r: int, count: int) -> list[Amount]:
         if self.shape == "constant":
@@ -179,9 +215,12 @@ class Schedule:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
                 raise ScheduleError(f"keep = {value} is not in (0, 1]")
             return
+        if kind == "drop" and isinstance(value, float) and 0 < value < 1:
+            return
         least = 0 if kind == "drop" else 1
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ScheduleError(f"{kind} = {value} is not a whole number of at least {least}")
+            share = ", or a share in (0, 1)" if kind == "drop" and isinstance(value, float) else ""
+            raise ScheduleError(f"{kind} = {value} is not a whole number of at least {least}{share}")
 
 
 def _plain(amount: Amount) -> str:

@@ -6,10 +6,13 @@ Notation: B batch, N tokens (prefix included), C width, T x H x W patch grid, P 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from tokred.cover import Cover
 
 
 class Grid(NamedTuple):
@@ -29,6 +32,11 @@ class Grid(NamedTuple):
         """Patches per tubelet, H*W."""
         return self.h * self.w
 
+    @property
+    def halved(self) -> Grid:
+        """The grid after 2 x 2 patch merging: rows and columns halved, rounded up."""
+        return Grid(self.t, (self.h + 1) // 2, (self.w + 1) // 2)
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -36,7 +44,7 @@ class Tokens:
 
     Args:
         x: features, (B, N, C); the first ``prefix`` tokens are class, distillation or register tokens.
-        grid: the original patch grid.
+        grid: the patch grid: the original one, or that of the current stage of a hierarchical host.
         prefix: number of prefix tokens; never reduced.
         class_token: whether the first prefix token is a class token (else they are all registers).
         size: mass of each token in patches, (B, N) float32, or None while every mass is one.
@@ -46,6 +54,9 @@ class Tokens:
             -1 = dropped; None unless tracing was asked for.
         sample_seed: (B,) int64 derived from the bits of each sample alone, for random reducers; None unless
             the reducer declares that it needs it.
+        cover: the tokens on the places of ``grid``, on hosts that compute on whole grids; else None.
+        policy: (B, N) float, 1 = seen by attention and pooling, 0 = masked: how learned methods drop tokens in
+            training, where gradients must reach the decision. None = all seen.
     """
 
     x: Tensor
@@ -56,6 +67,8 @@ class Tokens:
     source: Tensor | None = None
     sample_seed: Tensor | None = None
     class_token: bool = True
+    cover: Cover | None = None
+    policy: Tensor | None = None
 
     @property
     def has_class_token(self) -> bool:

@@ -121,7 +121,7 @@ def test_it_reads_what_our_own_model_reads_from_the_same_weights(host: Any, clip
     a, b = theirs.embed(host, clips, None), ours.embed(own, clips.transpose(1, 2), None)
     assert (a.grid, a.prefix, a.groups, a.count) == (b.grid, b.prefix, b.groups, b.count)
     assert torch.allclose(a.x, b.x, atol=1e-5)
-    left, right = theirs.attend(theirs.blocks(host)[0], a.x, None), ours.attend(ours.blocks(own)[0], a.x, None)
+    left, right = theirs.attend(theirs.blocks(host)[0], a, None), ours.attend(ours.blocks(own)[0], a, None)
     assert left.scale == right.scale
     for one, other in zip(left[:4], right[:4], strict=True):
         assert torch.allclose(one, other, atol=1e-4)

@@ -258,7 +258,7 @@ def test_queries_and_keys_are_those_of_the_attention(images: Tensor) -> None:
     host: Any = build("qk-norm")
     adapter = TimmViTAdapter()
     x = adapter.embed(host, images, None).x
-    attended = adapter.attend(host.blocks[0], x, None)
+    attended = adapter.attend(host.blocks[0], Tokens(x, Grid(1, 1, x.shape[1])), None)
     dense = ((attended.q @ attended.k.transpose(-2, -1)) * attended.scale).softmax(-1) @ attended.v
     attn = host.blocks[0].attn
     want = attn(host.blocks[0].norm1(x))

@@ -14,10 +14,10 @@ from tokred.backbones.videomae import VideoViT
 class ForgetsLayerScale(VideoViTAdapter):
     """What the official ToMe patch does on newer models."""
 
-    def attend(self, block, x, log_size):
-        right = super().attend(block, x, log_size)
-        y = block.norm1(x)
-        return Attended(x + block.attn(y), right.q, right.k, right.v, right.scale)
+    def attend(self, block, tokens, log_size):
+        right = super().attend(block, tokens, log_size)
+        y = block.norm1(tokens.x)
+        return Attended(tokens.x + block.attn(y), right.q, right.k, right.v, right.scale)
 
 
 def small(**changes) -> VideoViT:

@@ -10,7 +10,7 @@ from tokred.backbones import Unsupported
 from tokred.backbones.video_vit_adapter import VideoViTAdapter
 from tokred.backbones.videomae import VideoViT
 from tokred.reducer import SmallerInput
-from tokred.tokens import Grid
+from tokred.tokens import Grid, Tokens
 
 ADAPTER = VideoViTAdapter()
 
@@ -46,7 +46,7 @@ def test_both_halves_of_a_block_are_the_block(changes: dict[str, Any]) -> None:
     assert (tokens.grid, tokens.groups, tokens.prefix) == (Grid(4, 4, 6), 4, 0)
     x = tokens.x
     for block in ADAPTER.blocks(host):
-        attended = ADAPTER.attend(block, x, None)
+        attended = ADAPTER.attend(block, Tokens(x, Grid(1, 1, x.shape[1])), None)
         fed = ADAPTER.feed(block, attended.x)
         x = block(x)
         torch.testing.assert_close(fed.x, x)

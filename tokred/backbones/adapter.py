@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
+from tokred.cover import Cover, Pool, ancestors
+from tokred.probe import BlockStatistics
 from tokred.reducer import SmallerInput
-from tokred.tokens import Tokens
+from tokred.reduction import Reduction
+from tokred.tokens import Grid, Tokens
 
 
 class Unsupported(ValueError):
@@ -23,13 +28,22 @@ class Unsupported(ValueError):
 
 class Attended(NamedTuple):
     """A block after its attention: features (B, N, C) with the residual added; q, k, v (B, H, N, d) as used, after
-    any normalisation and before the scale; scale on q k^T."""
+    any normalisation and before the scale; scale on q k^T; statistics of the attention where it is not that of all
+    tokens with all tokens."""
 
     x: Tensor
     q: Tensor
     k: Tensor
     v: Tensor
     scale: float
+    statistics: BlockStatistics | None = None
+
+
+class Crossed(NamedTuple):
+    """Tokens that crossed to the next stage, and the move that takes the finished stage's statistics along."""
+
+    tokens: Tokens
+    move: Reduction
 
 
 class Fed(NamedTuple):
@@ -39,10 +53,31 @@ class Fed(NamedTuple):
     branch: Tensor
 
 
+def cross_to(tokens: Tokens, x: Tensor) -> Crossed:
+    """The tokens after patch merging of a whole grid.
+
+    Args:
+        tokens: those before it, with their cover; x: (B, P', C') merged features of all groups of 2 x 2 places.
+    """
+    cover = tokens.cover
+    if cover is None:
+        raise ValueError("only tokens on a whole grid cross to another stage")
+    after = Cover.whole(cover.grid.halved, x.shape[0], x.device, origin=cover.origin)
+    source = None
+    if tokens.source is not None:
+        source = ancestors(cover.origin, after.grid).to(x.device).expand(x.shape[0], -1)
+    crossed = replace(tokens, x=x, grid=after.grid, groups=after.grid.t, size=None, source=source, cover=after)
+    return Crossed(crossed, Pool(cover, tokens.count, after.grid.t))
+
+
 class Adapter(ABC):
     """Reads one family of hosts."""
 
     name: ClassVar[str]
+
+    def with_form(self, skip_replicas: bool) -> Adapter:
+        """This adapter with or without queries of replicas, where it has both forms."""
+        return self
 
     @abstractmethod
     def accepts(self, model: nn.Module) -> bool:
@@ -79,19 +114,40 @@ class Adapter(ABC):
 
     @abstractmethod
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The transformer blocks in order. Calling one on (B, N, C) is the host's own path."""
+        """The transformer blocks in order."""
+
+    def own(self, block: nn.Module, tokens: Tokens) -> Tensor:
+        """The host's own block on unreduced tokens, (B, N, C)."""
+        return block(tokens.x)
+
+    def run(self, block: nn.Module, tokens: Tokens) -> Tensor:
+        """A whole block that no step takes apart, (B, N, C): the host's own path where that can be."""
+        return self.own(block, tokens)
+
+    def variant(self, block: nn.Module) -> str:
+        """What tells two blocks of the same modules apart, such as shifted windows."""
+        return ""
+
+    def example(self, model: nn.Module, index: int, generator: torch.Generator) -> Tokens:
+        """A few random tokens as they may enter block ``index``, to prove the block understood."""
+        x = torch.randn(1, 6, self.geometry(model).dim, generator=generator)
+        return Tokens(x, Grid(1, 1, 6))
 
     @abstractmethod
-    def attend(self, block: nn.Module, x: Tensor, log_size: Tensor | None) -> Attended:
+    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
         """The attention half of a block, with the host's own kernel.
 
         Args:
-            x: (B, N, C); log_size: (B, N) added to every logit towards a token, None = nothing.
+            tokens: features (B, N, C); log_size: (B, N) added to every logit towards a token, None = nothing.
         """
 
     @abstractmethod
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         """The MLP half of a block."""
+
+    def cross(self, model: nn.Module, index: int, tokens: Tokens) -> Crossed | None:
+        """Change to the next stage after block ``index`` where that is a stage's last; None elsewhere."""
+        return None
 
     @abstractmethod
     def features(self, model: nn.Module, tokens: Tokens, pool: str) -> Tensor:
@@ -120,8 +176,26 @@ class Adapter(ABC):
 
 def mean_tokens(x: Tensor, tokens: Tokens, pool: str) -> Tensor:
     """Mean of the patch tokens of x (B, N, C): plain, or weighted by mass (the mean over original patches)."""
-    patches = x[:, tokens.prefix :]
-    if pool == "mean" or tokens.size is None:
-        return patches.mean(dim=1)
-    weight = tokens.size[:, tokens.prefix :].to(patches.dtype)
-    return (patches * weight[..., None]).sum(dim=1) / weight.sum(1, keepdim=True)
+    weights = token_weights(tokens, pool)
+    if weights is None:
+        return x[:, tokens.prefix :].mean(dim=1)
+    return weighted_mean(x[:, tokens.prefix :], weights[:, tokens.prefix :])
+
+
+def token_weights(tokens: Tokens, pool: str) -> Tensor | None:
+    """Weight of each token (B, N) where a host averages tokens; None = all the same.
+
+    Args:
+        pool: "mean", or "mass" = by mass; masked tokens weigh nothing in both.
+    """
+    by_mass = tokens.size if pool == "mass" else None
+    if tokens.policy is None or by_mass is None:
+        return by_mass if tokens.policy is None else tokens.policy
+    return by_mass * tokens.policy
+
+
+def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
+    """Mean of tokens x (B, N, C) with weights (B, N): (B, C); zero where no token weighs anything."""
+    weights = weights.to(x.dtype)
+    total = weights.sum(dim=1, keepdim=True)
+    return (x * weights[..., None]).sum(dim=1) / torch.where(total > 0, total, torch.ones_like(total))

@@ -20,6 +20,7 @@ from tokred.backbones.adapter import Adapter, Attended, Fed, mean_tokens
 from tokred.backbones.attention import attend_fused, shrink_pixels
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.hf_checks import check_hf_videomae, kernel_of
+from tokred.backbones.masked import attend_masked
 from tokred.backbones.positions import resample
 from tokred.reducer import SmallerInput
 from tokred.tokens import Grid, Tokens
@@ -95,7 +96,8 @@ class HFVideoMAEAdapter(Adapter):
             return [_FirstOutput(layer) for layer in layers]
         return cast(Sequence[nn.Module], layers)
 
-    def attend(self, block: nn.Module, x: Tensor, log_size: Tensor | None) -> Attended:
+    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+        x = tokens.x
         layer = _layer(block)
         attn = layer.attention.attention
         y = layer.layernorm_before(x)
@@ -105,7 +107,12 @@ class HFVideoMAEAdapter(Adapter):
             for part in _projections(attn, y)
         )
         scale = attn.attention_head_size**-0.5
-        out = _kernel(attn, q, k, v, scale, log_size).transpose(1, 2).reshape(b, n, -1)
+        if tokens.policy is None:
+            out = _kernel(attn, q, k, v, scale, log_size)
+        else:
+            dropout = float(attn.dropout.p if hasattr(attn, "dropout") else _dropout(attn)) if attn.training else 0.0
+            out = attend_masked(q, k, v, scale, tokens.policy, log_size, dropout)
+        out = out.transpose(1, 2).reshape(b, n, -1)
         return Attended(layer.attention.output(out, y) + x, q, k, v, scale)
 
     def feed(self, block: nn.Module, x: Tensor) -> Fed:

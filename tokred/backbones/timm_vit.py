@@ -14,9 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tokred.backbones.adapter import Adapter, Attended, Fed
+from tokred.backbones.adapter import Adapter, Attended, Fed, token_weights, weighted_mean
 from tokred.backbones.attention import shrink_pixels
 from tokred.backbones.geometry import Geometry
+from tokred.backbones.masked import attend_masked
 from tokred.backbones.timm_checks import check_timm_vit
 from tokred.reducer import SmallerInput
 from tokred.tokens import Grid, Tokens
@@ -89,7 +90,8 @@ class TimmViTAdapter(Adapter):
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], _any(model).blocks)
 
-    def attend(self, block: nn.Module, x: Tensor, log_size: Tensor | None) -> Attended:
+    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+        x = tokens.x
         blk = _any(block)
         attn = blk.attn
         b, n, _ = x.shape
@@ -100,7 +102,11 @@ class TimmViTAdapter(Adapter):
         q, k = attn.q_norm(q), attn.k_norm(k)
         # Fused attention scales by the head width whatever attn.scale says, as in the host.
         scale = attn.head_dim**-0.5 if attn.fused_attn else attn.scale
-        y = _kernel(attn, q, k, v, log_size).transpose(1, 2).reshape(b, n, -1)
+        if tokens.policy is None:
+            y = _kernel(attn, q, k, v, log_size)
+        else:
+            y = attend_masked(q, k, v, scale, tokens.policy, log_size, attn.attn_drop.p if attn.training else 0.0)
+        y = y.transpose(1, 2).reshape(b, n, -1)
         if hasattr(attn, "norm"):
             y = attn.norm(y)
         if opened is not None:
@@ -169,12 +175,15 @@ def _image_grid(smaller: SmallerInput) -> tuple[int, int]:
 
 
 def _mean_by_mass(vit: Any, features: Tensor, tokens: Tokens, pool: str) -> Tensor | None:
-    """The vector before the classifier with the mean weighted by mass; None where the host's own pooling holds."""
-    if pool == "mean" or tokens.size is None or vit.attn_pool is not None or vit.global_pool not in ("avg", "avgmax"):
+    """The vector before the classifier with a weighted mean; None where the host's own pooling holds."""
+    weights = token_weights(tokens, pool)
+    if weights is None or vit.attn_pool is not None or vit.global_pool not in ("avg", "avgmax"):
         return None
     start = 0 if getattr(vit, "pool_include_prefix", False) else tokens.prefix
-    x, mass = features[:, start:], tokens.size[:, start:]
-    mean = (x * mass.to(x.dtype)[..., None]).sum(dim=1) / mass.sum(1, keepdim=True).to(x.dtype)
+    x = features[:, start:]
+    mean = weighted_mean(x, weights[:, start:])
+    if tokens.policy is not None:
+        x = x.masked_fill(tokens.policy[:, start:, None] == 0, float("-inf"))
     if vit.global_pool == "avgmax":
         mean = 0.5 * (x.amax(dim=1) + mean)
     return vit.head_drop(vit.fc_norm(mean))

@@ -19,22 +19,22 @@ def verify_adapter(adapter: Adapter, model: nn.Module) -> None:
     Raises:
         Unsupported: the two differ, so the adapter does not understand the block.
     """
-    dim = adapter.geometry(model).dim
     seen: set[tuple[str, ...]] = set()
     for i, block in enumerate(adapter.blocks(model)):
-        kind = tuple(f"{name}:{type(m).__qualname__}" for name, m in block.named_modules())
+        kind = (adapter.variant(block), *(f"{name}:{type(m).__qualname__}" for name, m in block.named_modules()))
         weight = next((p for p in block.parameters() if p.is_floating_point()), None)
         if kind in seen or weight is None or weight.is_meta or weight.dtype not in TOLERANCE:
             continue
         seen.add(kind)
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(1, 6, dim, generator=generator).to(weight.device, weight.dtype)
+        tokens = adapter.example(model, i, generator)
+        tokens = tokens.with_x(tokens.x.to(weight.device, weight.dtype))
         modes = [(m, m.training) for m in block.modules()]
         try:
             block.eval()
             with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
-                own = block(x)
-                taken_apart = adapter.feed(block, adapter.attend(block, x, None).x).x
+                own = adapter.own(block, tokens)
+                taken_apart = adapter.feed(block, adapter.attend(block, tokens, None).x).x
         finally:
             for module, training in modes:
                 module.training = training

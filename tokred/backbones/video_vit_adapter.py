@@ -7,10 +7,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from tokred.backbones.adapter import Adapter, Attended, Fed, mean_tokens
+from tokred.backbones.adapter import Adapter, Attended, Fed, mean_tokens, token_weights
 from tokred.backbones.attention import attend_fused, shrink_pixels
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.guards import refuse_hooks, refuse_overrides, require_type
+from tokred.backbones.masked import attend_masked
 from tokred.backbones.positions import resample
 from tokred.backbones.videomae import Attention, Block, VideoViT
 from tokred.reducer import SmallerInput
@@ -71,11 +72,15 @@ class VideoViTAdapter(Adapter):
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], _vit(model).blocks)
 
-    def attend(self, block: nn.Module, x: Tensor, log_size: Tensor | None) -> Attended:
+    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+        x = tokens.x
         blk = cast(Block, block)
         attn = blk.attn
         q, k, v = attn.heads(blk.norm1(x))
-        out = attend_fused(q, k, v, attn.scale, log_size)
+        if tokens.policy is None:
+            out = attend_fused(q, k, v, attn.scale, log_size)
+        else:
+            out = attend_masked(q, k, v, attn.scale, tokens.policy, log_size)
         out = attn.proj(out.transpose(1, 2).flatten(2))
         return Attended(x + blk.attention_branch(out), q, k, v, attn.scale)
 
@@ -86,7 +91,7 @@ class VideoViTAdapter(Adapter):
 
     def features(self, model: nn.Module, tokens: Tokens, pool: str) -> Tensor:
         vit = _vit(model)
-        if pool == "mean" or tokens.size is None or vit.fc_norm is None:
+        if vit.fc_norm is None or token_weights(tokens, pool) is None:
             return vit.pool(tokens.x)
         return vit.fc_norm(mean_tokens(vit.norm(tokens.x), tokens, pool))
 

@@ -1,4 +1,4 @@
-"""Multiply-adds of a plain transformer in closed form, from its sizes and its token counts: nothing is run.
+"""Multiply-adds of a transformer in closed form, from its sizes and its token counts: nothing is run.
 
 MAC = one multiply-add; FLOP = 2 MAC; GMAC = 1e9 MAC. The papers of this field print GMAC under the name "GFLOPs".
 What counts: linear layers, convolutions, the two products of attention, and layer norm with 5 per element, as fvcore
@@ -7,118 +7,16 @@ has it. What does not: softmax, GELU, additions, gathers, sorting. Every number 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
 
 from tokred.backbones.geometry import Geometry
+from tokred.measure.mac_report import BLOCK_PARTS, NORM_MACS_PER_ELEMENT, MacReport
+from tokred.measure.stage_flops import count_stages
 from tokred.plan import Plan
 from tokred.tokens import Grid
 
-#: fvcore's estimate for a norm with learned scale and shift.
-NORM_MACS_PER_ELEMENT = 5
-BLOCK_PARTS = ("attention", "mlp", "norm", "reduction")
-
-
-@dataclass(frozen=True)
-class MacReport:
-    """Multiply-adds of one forward of one sample.
-
-    Args:
-        embed: patch embedding.
-        blocks: one mapping per block: "attention" (qkv, both products, projection), "mlp", "norm" and "reduction"
-            (the steps of that block as the published algorithm needs them).
-        final_norm: the last norm.
-        head: the linear classifiers.
-        executed_reduction: multiply-adds that this implementation runs for the reduction steps.
-        notes: corrections that the plan made.
-    """
-
-    embed: int
-    blocks: tuple[Mapping[str, int], ...]
-    final_norm: int
-    head: int
-    executed_reduction: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def attention(self) -> int:
-        """Attention of all blocks, MAC."""
-        return self._part("attention")
-
-    @property
-    def mlp(self) -> int:
-        """MLPs of all blocks, MAC."""
-        return self._part("mlp")
-
-    @property
-    def norm(self) -> int:
-        """All norms, the last one included, MAC; torch's own counter leaves these out."""
-        return self._part("norm") + self.final_norm
-
-    @property
-    def reduction(self) -> int:
-        """All reduction steps as the published algorithm needs them, MAC."""
-        return self._part("reduction")
-
-    @property
-    def model(self) -> int:
-        """Everything but the reduction steps, MAC."""
-        return self.embed + self.attention + self.mlp + self.norm + self.head
-
-    @property
-    def macs(self) -> int:
-        """The total with the reduction steps in the published convention, MAC: the number to report."""
-        return self.model + self.reduction
-
-    @property
-    def executed_macs(self) -> int:
-        """The total with the reduction steps as this implementation runs them, MAC."""
-        return self.model + self.executed_reduction
-
-    @property
-    def flops(self) -> int:
-        """The total in FLOP, 2 per multiply-add."""
-        return 2 * self.macs
-
-    @property
-    def gmac(self) -> float:
-        """The total in 1e9 MAC."""
-        return self.macs / 1e9
-
-    @property
-    def reduction_share(self) -> float:
-        """Reduction steps over the total, 0 to 1."""
-        return self.reduction / self.macs if self.macs else 0.0
-
-    def block_macs(self, index: int) -> int:
-        """One block with its reduction steps, MAC."""
-        return sum(self.blocks[index].values())
-
-    def implied_speedup(self, unreduced: MacReport) -> float:
-        """The speed-up that the counts alone would give: unreduced MAC / this MAC."""
-        return unreduced.macs / self.macs
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain numbers for JSON; every key names its unit."""
-        return {
-            "total_macs": self.macs,
-            "total_flops": self.flops,
-            "executed_macs": self.executed_macs,
-            "embed_macs": self.embed,
-            "attention_macs": self.attention,
-            "mlp_macs": self.mlp,
-            "norm_macs": self.norm,
-            "head_macs": self.head,
-            "reduction_macs": self.reduction,
-            "executed_reduction_macs": self.executed_reduction,
-            "reduction_share": self.reduction_share,
-            "block_macs": [dict(block) for block in self.blocks],
-            "notes": list(self.notes),
-        }
-
-    def _part(self, name: str) -> int:
-        return sum(block[name] for block in self.blocks)
+__all__ = ["BLOCK_PARTS", "NORM_MACS_PER_ELEMENT", "MacReport", "attention_macs", "count", "unreduced_plan"]
 
 
 def count(geometry: Geometry, plan: Plan) -> MacReport:
@@ -134,6 +32,8 @@ def count(geometry: Geometry, plan: Plan) -> MacReport:
             outside the blocks.
     """
     _validate(geometry, plan)
+    if geometry.stages:
+        return count_stages(geometry, plan)
     g = geometry
     reduction = [0] * g.depth
     for step in plan.steps:
@@ -170,8 +70,14 @@ def unreduced_plan(geometry: Geometry, grid: Grid | None = None) -> Plan:
         geometry: the sizes of the backbone.
         grid: patch grid of the input; default: the native one.
     """
-    patches = (geometry.grid if grid is None else grid).patches
+    grid = geometry.grid if grid is None else grid
+    patches = grid.patches
     n = geometry.prefix + patches
+    if geometry.stages:
+        counts = tuple(
+            replace(geometry, grid=grid).stage_grid(geometry.stage_of(i)).patches for i in range(geometry.depth)
+        )
+        return Plan(embedded=patches, attention=counts, mlp=counts, final=counts[-1], grid=grid)
     return Plan(embedded=patches, attention=(n,) * geometry.depth, mlp=(n,) * geometry.depth, final=n)
 
 

@@ -102,7 +102,7 @@ class Case:
         tokens = replace(tokens, groups=groups, sample_seed=seeds)
         run_blocks(
             fast.adapter,
-            fast.adapter.blocks(fast.host),
+            fast.host,
             tokens,
             fast._actions,
             proportional=fast._proportional,

@@ -132,7 +132,7 @@ def _block(golden: Golden, ledger: Ledger, reducer: EViT) -> None:
     eps = golden.settings.number("ln_eps", NORM_EPS)
     block = timm_block(golden.weights(entering.dtype), entering.dtype, golden.tensor("q").shape[1], eps)
     adapter = TimmViTAdapter()
-    attended = adapter.attend(block, entering, None)
+    attended = adapter.attend(block, Tokens(entering, Grid(1, 1, entering.shape[1])), None)
     for name, ours in (("q", attended.q), ("k", attended.k), ("v", attended.v), ("x_in", attended.x)):
         ledger.value(f"block {name}", ours, golden.floats(name))
     probe = Probe(entering, attended.q, attended.k, attended.v, scale=attended.scale, prefix=1)

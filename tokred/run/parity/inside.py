@@ -60,9 +60,8 @@ def run_inside(attached: Attached, pixels: Tensor) -> Inside:
     tokens = adapter.embed(host, pixels, None)
     embed = tokens.x
     outputs = []
-    blocks = adapter.blocks(host)
     proportional = any(part.proportional for part in parts)
-    for block, actions in zip(blocks, actions_of(parts, len(blocks)), strict=True):
-        tokens, _ = run_block(adapter, block, tokens, actions, len(blocks), proportional, watch)
+    for index, actions in enumerate(actions_of(parts, adapter.geometry(host))):
+        tokens, _ = run_block(adapter, host, index, tokens, actions, proportional, watch)
         outputs.append(tokens.x)
     return Inside(embed, tuple(outputs), tuple(steps), tokens)

@@ -1,0 +1,184 @@
+"""Window attention of reduced tokens: the whole grid stands in the windows, only tokens are computed on.
+
+Every place of the grid is filled with a token (``tokred.cover``), so that windows are those of the dense model. Keys and
+values are needed everywhere. Queries are not: the outputs of replicas are thrown away (STA, ICCV 2023, section 4), so
+the form that skips them gives the same tokens with fewer multiply-adds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokred.backbones.windows import BiasedAttention, WindowLayout, attend_windows, window_bias
+from tokred.cover import Cover
+from tokred.precision import full_precision, wide
+from tokred.reduction import scatter_sum, take
+from tokred.saliency import RowStatistics
+
+LOOP_VOLUME = 96
+"""Places of a window from which windows are computed one by one: a larger one alone keeps the cores busy."""
+
+
+class Projections(BiasedAttention, Protocol):
+    """What window attention needs besides its bias."""
+
+    qkv: nn.Linear
+    proj: nn.Linear
+
+
+def heads_of(x: Tensor, heads: int) -> Tensor:
+    """(..., N, C) as (..., heads, N, d): a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def attend_whole(attn: Projections, qkv: Tensor, cover: Cover, layout: WindowLayout, scale: float) -> Tensor:
+    """The published form: every place asks, and the outputs of replicas are dropped.
+
+    Args:
+        qkv: (B, M, 3C) of the tokens.
+    Returns:
+        (B, M, C) before the output projection.
+    """
+    full = qkv if cover.complete else take(qkv, cover.fill)
+    windows = layout.split(full, attn.qkv.bias)
+    q, k, v = (heads_of(part, attn.num_heads) for part in windows.chunk(3, dim=-1))
+    out = layout.join(attend_windows(q, k, v, window_bias(attn, layout), layout.ranges, scale))
+    return out if cover.complete else to_tokens(out, cover, qkv.shape[1])
+
+
+def attend_kept(attn: Projections, qkv: Tensor, cover: Cover, layout: WindowLayout, scale: float) -> Tensor:
+    """The same without queries of replicas; every token must have one place.
+
+    Args:
+        qkv: (B, M, 3C) of the tokens.
+    Returns:
+        (B, M, C) before the output projection.
+    """
+    assert cover.home is not None
+    dim = qkv.shape[2] // 3
+    kv = layout.split(take(qkv[..., dim:], cover.fill), None if attn.qkv.bias is None else attn.qkv.bias[dim:])
+    k, v = (heads_of(part, attn.num_heads) for part in kv.chunk(2, dim=-1))  # (count, B, heads, V, d)
+    slots, order = layout.slot[cover.home].sort(dim=1)  # window by window, in the windows' own order
+    q = take(qkv[..., :dim], order)
+    bias = window_bias(attn, layout)
+    form = _one_by_one if layout.volume >= LOOP_VOLUME and not qkv.is_cuda else _padded
+    out = form(q, k, v, slots, bias, layout, scale)
+    return take(out, order.argsort(dim=1))
+
+
+def _one_by_one(
+    q: Tensor, k: Tensor, v: Tensor, slots: Tensor, bias: Tensor, layout: WindowLayout, scale: float
+) -> Tensor:
+    """Each window of each sample with exactly its queries. q (B, M, C), slots (B, M) sorted; (B, M, C)."""
+    b, volume = q.shape[0], layout.volume
+    window = slots // volume
+    counts = torch.zeros(b, layout.count, dtype=torch.int64).scatter_add_(1, window, torch.ones_like(window)).tolist()
+    heads = k.shape[2]
+    rows = slots % volume
+    out = []
+    for sample in range(b):
+        first = 0
+        for pattern, (start, end) in enumerate(layout.ranges):
+            for number in range(start, end):
+                n = counts[sample][number]
+                if n == 0:
+                    continue
+                asked = heads_of(q[sample, first : first + n], heads)[None]
+                added = bias[pattern]
+                if n < volume:
+                    added = added.index_select(1, rows[sample, first : first + n])
+                keys, values = k[number, sample][None], v[number, sample][None]
+                got = F.scaled_dot_product_attention(
+                    asked, keys, values, attn_mask=added[None].to(q.dtype), scale=scale
+                )
+                out.append(got[0].transpose(0, 1).flatten(1))
+                first += n
+    return torch.cat(out).view(q.shape)
+
+
+def _padded(q: Tensor, k: Tensor, v: Tensor, slots: Tensor, bias: Tensor, layout: WindowLayout, scale: float) -> Tensor:
+    """All windows at once, queries padded to the fullest one. q (B, M, C), slots (B, M) sorted; (B, M, C)."""
+    b, m, dim = q.shape
+    volume, count = layout.volume, layout.count
+    window = slots // volume
+    counts = window.new_zeros(b, count).scatter_add(1, window, torch.ones_like(window))
+    most = int(counts.max())
+    begin = counts.cumsum(1) - counts
+    place = torch.arange(m, device=q.device) - begin.gather(1, window)  # position of each query inside its window
+    cell = window * most + place  # (B, M) in (count, most)
+    source = torch.zeros(b, count * most, dtype=torch.int64, device=q.device)
+    source.scatter_(1, cell, torch.arange(m, device=q.device).expand(b, m))
+    rows = torch.zeros(b, count * most, dtype=torch.int64, device=q.device).scatter_(1, cell, slots % volume)
+    asked = heads_of(take(q, source).view(b, count, most, dim), k.shape[2]).transpose(0, 1)
+    pattern = torch.cat(
+        [q.new_full((end - start,), i, dtype=torch.int64) for i, (start, end) in enumerate(layout.ranges)]
+    )
+    rows = rows.view(b, count, most).transpose(0, 1)  # (count, B, most)
+    # Rows of the bias with the heads inside: (patterns * V, heads * V), one copy per query.
+    flat = bias.transpose(1, 2).flatten(0, 1).flatten(1)
+    added = flat.index_select(0, (pattern[:, None, None] * volume + rows).flatten())
+    added = added.view(count, b, most, bias.shape[1], volume).transpose(2, 3)
+    out = attend_windows(asked, k, v, added, None, scale)  # (count, B, most, C)
+    return take(out.transpose(0, 1).reshape(b, count * most, dim), cell)
+
+
+def to_tokens(full: Tensor, cover: Cover, count: int) -> Tensor:
+    """What the places of tokens hold: (B, P, C) to (B, M, C), the mean where a token carries several places."""
+    if cover.complete:
+        return full
+    if cover.home is not None:
+        return take(full, cover.home)
+    assign = torch.where(cover.owner < 0, count, cover.owner)
+    total = scatter_sum(full, assign, count + 1)[:, :count]
+    places = scatter_sum(torch.ones_like(full[..., :1]), assign, count + 1)[:, :count]
+    return (total / places).to(full.dtype)
+
+
+class WindowStatistics:
+    """Attention statistics inside windows, as the dense model computes them on the filled grid.
+
+    Received attention of a place: the mean over heads, summed over the places of its window that ask, divided by all
+    places of the grid; padding does not ask. Entropy of a place: that of its row over its window, padding included, in
+    the mean over heads. A token that carries several places has their mean.
+    """
+
+    def __init__(self, attn: Projections, cover: Cover, layout: WindowLayout) -> None:
+        self._attn = attn
+        self._cover = cover
+        self._layout = layout
+
+    @torch.no_grad()
+    def rows(self, q: Tensor, k: Tensor, scale: float, *, received: bool, entropy: bool) -> RowStatistics:
+        """Received attention, negative row entropy and sharpness per token, (B, M) each.
+
+        Args:
+            q, k: (B, heads, M, d) of the tokens.
+        """
+        layout, cover = self._layout, self._cover
+        b, heads, m, _ = q.shape
+        dim = heads * q.shape[3]
+        flat = torch.cat([q.transpose(1, 2).flatten(2), k.transpose(1, 2).flatten(2)], dim=-1)
+        pad = None if self._attn.qkv.bias is None else self._attn.qkv.bias[: 2 * dim]
+        windows = layout.split(flat if cover.complete else take(flat, cover.fill), pad)
+        asked, keys = (wide(heads_of(part, heads)) for part in windows.chunk(2, dim=-1))
+        bias = wide(window_bias(self._attn, layout))
+        real = torch.ones(layout.count * layout.volume, dtype=torch.bool, device=q.device)
+        real[layout.pads] = False
+        real = real.view(layout.count, 1, layout.volume, 1)
+        columns, entropies = [], []
+        for pattern, (start, end) in enumerate(layout.ranges):
+            for number in range(start, end):
+                with full_precision(asked):
+                    logits = asked[number] @ keys[number].transpose(-1, -2) * scale + bias[pattern]
+                mean = logits.softmax(-1).mean(1)  # (B, V, V)
+                columns.append((mean * real[number]).sum(1) / cover.grid.patches)
+                entropies.append(torch.special.xlogy(mean, mean).sum(-1))
+        back = [layout.join(torch.stack(part)[..., None]) for part in (columns, entropies)]
+        found, negative = (to_tokens(part, cover, m)[..., 0] for part in back)
+        sharp = negative + math.log(layout.volume)
+        return RowStatistics(found if received else None, negative if entropy else None, sharp if entropy else None)
