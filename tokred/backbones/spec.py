@@ -26,9 +26,10 @@ class BackboneSpec:
         mean, std: per channel, on pixels in [0, 1].
         stride: frames from one sampled frame to the next, at the frame rate it was trained for.
         layout: order of the input's axes, one of LAYOUTS.
-        builder: arguments of ``VideoViT``; empty for the models of other libraries.
+        builder: arguments of the family's class; empty for the models of other libraries.
         weights: file name of the embedded weights, "" without.
         label_sets: the tasks inside the logits of the embedded weights.
+        family: "videomae_vit" (``VideoViT``) or "videoswin" (``VideoSwin``).
     """
 
     name: str
@@ -41,6 +42,7 @@ class BackboneSpec:
     builder: Mapping[str, Any] = field(default_factory=dict)
     weights: str = ""
     label_sets: tuple[LabelSet, ...] = ()
+    family: str = "videomae_vit"
 
     def arrange(self, clips: Tensor) -> Tensor:
         """Clips (B, 3, T, H, W) in the order of axes that the model takes.

@@ -136,6 +136,17 @@ def _layout(grid: Grid, asked: Window, shifted: bool, device: torch.device) -> W
             tensors = [tensor.to(device) for tensor in (base.index, base.slot, base.pads, base.masks)]
         return WindowLayout(grid, asked, shifted, base.window, base.shift, base.ranges, *tensors)
     window, shift = clipped(grid, asked, shifted)
+    return cut(grid, window, shift, asked, shifted)
+
+
+def cut(grid: Grid, window: Window, shift: Window, asked: Window | None = None, shifted: bool = True) -> WindowLayout:
+    """The layout of a map for exactly this window and shift; on the CPU, not cached.
+
+    Args:
+        grid: the map (T, H, W).
+        window: lengths (t, h, w); shift: roll per axis, shorter than the window.
+        asked, shifted: what to write into the layout; default: the window itself.
+    """
     counts = [math.ceil(length / size) for length, size in zip(grid, window, strict=True)]
     # The cached tensors outlive the caller's mode: not inference tensors, and not on the caller's default device.
     with torch.inference_mode(False):
@@ -163,7 +174,7 @@ def _layout(grid: Grid, asked: Window, shifted: bool, device: torch.device) -> W
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     ranges = tuple((end - size, end) for size, end in zip(sizes, ends, strict=True))
     slot, pads = slots[: grid.patches].contiguous(), slots[grid.patches :].contiguous()
-    return WindowLayout(grid, asked, shifted, window, shift, ranges, index, slot, pads, masks)
+    return WindowLayout(grid, asked or window, shifted, window, shift, ranges, index, slot, pads, masks)
 
 
 def _spread(axis: Tensor, i: int) -> Tensor:

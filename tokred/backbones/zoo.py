@@ -16,9 +16,11 @@ from tokred.backbones.convert import LAYOUTS, CheckpointError, load_checkpoint, 
 from tokred.backbones.foreign import create_hf, create_timm, timm_matches
 from tokred.backbones.spec import BackboneInfo, BackboneSpec, set_info
 from tokred.backbones.videomae import VideoViT
+from tokred.backbones.videoswin import VideoSwin
 from tokred.data.source import LabelSet
 from tokred.data.synthetic import MEAN, MOTIONS, SHAPES, STD
 
+FAMILIES: dict[str, type[VideoViT] | type[VideoSwin]] = {"videomae_vit": VideoViT, "videoswin": VideoSwin}
 WEIGHTS_FOLDER = Path(__file__).with_name("weights")
 
 
@@ -27,35 +29,49 @@ def _videomae(size: str, dim: int, depth: int, num_heads: int) -> BackboneSpec:
     return BackboneSpec(f"videomae_vit_{size}", frames=16, size=(224, 224), stride=4, builder=builder)
 
 
-_NANO = BackboneSpec(
-    "videomae_vit_nano",
-    frames=16,
-    size=(64, 64),
-    mean=(MEAN, MEAN, MEAN),
-    std=(STD, STD, STD),
-    builder={
-        "img_size": 64,
-        "patch_size": 8,
-        "tubelet_size": 2,
-        "frames": 16,
-        "dim": 96,
-        "depth": 9,
-        "num_heads": 3,
-        "num_classes": len(SHAPES) + len(MOTIONS),
-        "positions": "grid",
-    },
-    weights="videomae_vit_nano.safetensors",
-    label_sets=(LabelSet("appearance", SHAPES), LabelSet("motion", MOTIONS, offset=len(SHAPES))),
-)
+def _videoswin(size: str, dim: int, depths: tuple[int, ...], heads: tuple[int, ...], **other: Any) -> BackboneSpec:
+    builder = {"dim": dim, "depths": depths, "num_heads": heads, "frames": 32, "num_classes": 400, **other}
+    return BackboneSpec(f"videoswin_{size}", frames=32, size=(224, 224), stride=2, builder=builder, family="videoswin")
+
+
+def _nano(family: str, builder: dict[str, Any]) -> BackboneSpec:
+    classes = {"img_size": 64, "frames": 16, "num_classes": len(SHAPES) + len(MOTIONS)}
+    return BackboneSpec(
+        f"{family}_nano",
+        frames=16,
+        size=(64, 64),
+        mean=(MEAN, MEAN, MEAN),
+        std=(STD, STD, STD),
+        builder={**classes, **builder},
+        weights=f"{family}_nano.safetensors",
+        label_sets=(LabelSet("appearance", SHAPES), LabelSet("motion", MOTIONS, offset=len(SHAPES))),
+        family=family,
+    )
+
+
+_VIT_NANO = {"patch_size": 8, "tubelet_size": 2, "dim": 96, "depth": 9, "num_heads": 3, "positions": "grid"}
+_SWIN_NANO = {
+    "patch_size": (2, 4, 4),
+    "dim": 32,
+    "depths": (2, 2, 2, 1),
+    "num_heads": (1, 2, 4, 8),
+    "window": (8, 4, 4),
+}
 
 SPECS: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        _NANO,
+        _nano("videomae_vit", _VIT_NANO),
         _videomae("small", 384, 12, 6),
         _videomae("base", 768, 12, 12),
         _videomae("large", 1024, 24, 16),
         _videomae("huge", 1280, 32, 16),
+        _nano("videoswin", _SWIN_NANO),
+        _videoswin("tiny", 96, (2, 2, 6, 2), (3, 6, 12, 24)),
+        _videoswin("small", 96, (2, 2, 18, 2), (3, 6, 12, 24)),
+        _videoswin("base", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
+        # The model of Something-Something v2: twice the window in time, 174 classes.
+        _videoswin("base_w16", 128, (2, 2, 18, 2), (4, 8, 16, 32), window=(16, 7, 7), num_classes=174),
     )
 }
 
@@ -128,8 +144,9 @@ def _create(
     pretrained: bool | None,
     num_classes: int | None,
     overrides: dict[str, Any],
-) -> VideoViT:
-    known = [p for p in inspect.signature(VideoViT).parameters if p != "num_classes"]
+) -> VideoViT | VideoSwin:
+    kind = FAMILIES[spec.family]
+    known = [p for p in inspect.signature(kind).parameters if p != "num_classes"]
     unknown = [key for key in overrides if key not in known]
     if unknown:
         raise ValueError(f"{spec.name} does not take {', '.join(unknown)}; it takes {', '.join(known)}")
@@ -141,7 +158,7 @@ def _create(
     classes = num_classes
     if classes is None:
         classes = spec.builder["num_classes"] if content is None or content.classes is None else content.classes
-    model = VideoViT(**{**spec.builder, **overrides, "num_classes": classes})
+    model = kind(**{**spec.builder, **overrides, "num_classes": classes})
     built = replace(spec, frames=model.frames, size=model.img_size, label_sets=spec.label_sets if embedded else ())
     if content is None:
         set_info(model, BackboneInfo(built, None, "random", ("weights are random: none were given",)))

@@ -1,4 +1,4 @@
-"""Checkpoints of the video ViT: reading any published layout, and writing safetensors."""
+"""Checkpoints of the video ViT and Swin: reading any published layout, and writing safetensors."""
 
 from __future__ import annotations
 

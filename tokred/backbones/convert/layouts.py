@@ -1,6 +1,7 @@
-"""The names that published video ViT weights go by, told apart and brought to the original ones.
+"""The names that published weights go by, told apart and brought to the original ones.
 
-The original names are those of MCG-NJU/VideoMAE (modeling_finetune.py); VideoViT uses them too.
+The original names of a video ViT are those of MCG-NJU/VideoMAE (modeling_finetune.py), which VideoViT uses too; for
+Swin see ``swin``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokred.backbones.convert.errors import CheckpointError
+from tokred.backbones.convert.swin import is_flat, swin_layout, swin_name
 
 LAYOUTS = {
     "videomae": "original VideoMAE",
@@ -21,11 +23,18 @@ LAYOUTS = {
     "huggingface-old": "Hugging Face VideoMAE (q_bias, v_bias)",
     "timm": "timm VisionTransformer",
     "tokred": "tokred safetensors",
+    "videoswin": "official Video Swin",
+    "torchvision-swin3d": "torchvision SwinTransformer3d",
+    "swin-2d": "official 2-D Swin",
+    "tokred-swin": "tokred safetensors (Video Swin)",
 }
 """Layout name -> how it is called in messages."""
 
+SWIN_LAYOUTS = frozenset({"videoswin", "torchvision-swin3d", "swin-2d", "tokred-swin"})
+
 TOKRED_FORMAT = "tokred-video-vit"
-"""Metadata entry ``layout`` of the files that this package writes."""
+TOKRED_SWIN_FORMAT = "tokred-video-swin"
+"""Metadata entries ``layout`` of the files that this package writes."""
 
 _PREFIXES = ("module.", "backbone.", "encoder.")
 _PRETRAINING = re.compile(r"(decoder|encoder_to_decoder|mask_token|position_embeddings)(\.|$)")
@@ -74,6 +83,9 @@ def to_original(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | Non
     names: dict[str, str] = {}
     for key in tensors:
         _claim(names, _strip(key), key)
+    swin = swin_layout(list(names))
+    if swin is not None:
+        return _from_swin(swin, {name: tensors[key] for name, key in names.items()}, metadata)
     if not any(re.fullmatch(r"blocks\.\d+\.attn\.qkv\.weight", name) for name in names):
         first = ", ".join(list(tensors)[:4])
         raise CheckpointError(f"no known layout (first keys: {first}); known are {', '.join(LAYOUTS.values())}")
@@ -85,6 +97,20 @@ def to_original(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | Non
     elif (metadata or {}).get("layout") == TOKRED_FORMAT:
         layout = "tokred"
     return Named(layout=layout, state=state, pretraining=pretraining, notes=notes)
+
+
+def _from_swin(layout: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> Named:
+    names: dict[str, str] = {}
+    for key in tensors:
+        _claim(names, swin_name(key), key)
+    state = {name: tensors[key] for name, key in names.items()}
+    if is_flat(state):
+        head = [name for name in state if name.startswith("head.")]
+        state = {name: tensor for name, tensor in state.items() if name not in head}
+        return Named("swin-2d", state, False, ("head of the image classes, ignored",) if head else ())
+    if layout == "videoswin" and (metadata or {}).get("layout") == TOKRED_SWIN_FORMAT:
+        layout = "tokred-swin"
+    return Named(layout, state, False)
 
 
 def _strip(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Loading a checkpoint into the video ViT: strict, and every conversion recorded."""
+"""Loading a checkpoint into the video ViT or Swin: strict, and every conversion recorded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from tokred.backbones.convert.digest import weights_digest
 from tokred.backbones.convert.errors import CheckpointError
 from tokred.backbones.convert.fit import check_fit
-from tokred.backbones.convert.layouts import LAYOUTS, to_original
+from tokred.backbones.convert.fit_swin import fit_swin
+from tokred.backbones.convert.layouts import LAYOUTS, SWIN_LAYOUTS, to_original
 from tokred.backbones.convert.read import read_file
 from tokred.backbones.positions import resample, sincos_flat
 from tokred.backbones.videomae import VideoViT
+from tokred.backbones.videoswin import VideoSwin
 from tokred.tokens import Grid
 
 _HEAD = ("head.weight", "head.bias")
@@ -69,7 +71,7 @@ class Loaded:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a video ViT checkpoint of any known layout.
+    """Read a checkpoint of any known layout.
 
     Raises:
         CheckpointError: unreadable or unsafe file, unknown layout, or a file of ours whose content was changed.
@@ -85,9 +87,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def load_checkpoint(
-    model: VideoViT, checkpoint: str | os.PathLike[str] | Checkpoint, *, new_head: bool = False
+    model: VideoViT | VideoSwin, checkpoint: str | os.PathLike[str] | Checkpoint, *, new_head: bool = False
 ) -> Loaded:
-    """Fill a video ViT with the weights of a checkpoint; the model is unchanged if anything does not fit.
+    """Fill a video ViT or Swin with the weights of a checkpoint; the model is unchanged if anything does not fit.
 
     Args:
         model: the model to fill.
@@ -102,6 +104,8 @@ def load_checkpoint(
     if any(parameter.is_meta for parameter in model.parameters()):
         raise CheckpointError(f"{checkpoint.path}: the model is on the meta device, which has no memory to load into")
     where = f"{checkpoint.path}: {LAYOUTS[checkpoint.layout]} checkpoint"
+    if (checkpoint.layout in SWIN_LAYOUTS) != isinstance(model, VideoSwin):
+        raise CheckpointError(f"{where} is not for a {type(model).__name__}")
     state, expected = dict(checkpoint.state), dict(model.state_dict())
     notes = list(checkpoint.notes)
     hints: list[str] = []
@@ -109,7 +113,13 @@ def load_checkpoint(
     if checkpoint.pretraining and "norm.weight" not in expected:
         for name in ("norm.weight", "norm.bias"):  # the encoder's last norm; fine-tuned models pool before fc_norm
             state.pop(name, None)
-    _fit_positions(where, model, state, notes, hints)
+    if isinstance(model, VideoSwin):
+        try:
+            fit_swin(model, state, notes, hints)
+        except CheckpointError as error:
+            raise CheckpointError(f"{where} does not fit the model: {error}") from None
+    else:
+        _fit_positions(where, model, state, notes, hints)
     if any(name.endswith("gamma_1") for name in state) and not any(name.endswith("gamma_1") for name in expected):
         hints.append("the file has layer scale: build the model with init_values > 0")
     check_fit(where, state, expected, hints)
@@ -125,7 +135,7 @@ def load_checkpoint(
 
 def _fit_head(
     checkpoint: Checkpoint,
-    model: VideoViT,
+    model: VideoViT | VideoSwin,
     state: dict[str, Tensor],
     expected: dict[str, Tensor],
     new_head: bool,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tokred.backbones.convert.digest import weights_digest
-from tokred.backbones.convert.layouts import TOKRED_FORMAT, to_original
+from tokred.backbones.convert.layouts import SWIN_LAYOUTS, TOKRED_FORMAT, TOKRED_SWIN_FORMAT, Named, to_original
+from tokred.backbones.convert.swin import INDEX
 from tokred.backbones.positions import sincos_flat
 
 CONVERTER = "tokred convert 1"
@@ -18,19 +19,26 @@ CONVERTER = "tokred convert 1"
 
 
 def to_official(weights: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a video ViT (ours, Hugging Face, timm) under the original VideoMAE names, on the CPU.
+    """Weights of a video ViT (ours, Hugging Face, timm) or Swin (ours, torchvision) under the original names.
 
-    A timm parameter ``pos_embed`` that equals the fixed table is left out: the original files do not have it.
+    A timm parameter ``pos_embed`` that equals the fixed table is left out, as are Swin's relative position indices:
+    both are constants. The tensors are on the CPU.
 
     Raises:
         CheckpointError: no known layout, or a key bias.
     """
-    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    named = to_original(state)
+    return _constants_dropped(_named(weights))
+
+
+def _named(weights: nn.Module | Mapping[str, Tensor]) -> Named:
+    return to_original(weights.state_dict() if isinstance(weights, nn.Module) else weights)
+
+
+def _constants_dropped(named: Named) -> dict[str, Tensor]:
     official = {name: tensor.detach().cpu() for name, tensor in named.state.items()}
     if named.layout == "timm" and _is_fixed_table(official.get("pos_embed")):
         del official["pos_embed"]
-    return official
+    return {name: tensor for name, tensor in official.items() if not name.endswith(f".{INDEX}")}
 
 
 def save_weights(
@@ -44,7 +52,7 @@ def save_weights(
     """Write a safetensors file that ``load_checkpoint`` reads, in one step (a reader never sees half of it).
 
     Args:
-        weights: a video ViT or its state dict, in any known layout.
+        weights: a video ViT or Swin, or its state dict, in any known layout.
         path: the file.
         source: where the weights come from: a URL, a file name, a training recipe.
         dtype: floating type to store; default: as they are.
@@ -54,13 +62,15 @@ def save_weights(
     """
     from safetensors.torch import save_file
 
+    named = _named(weights)
     state = {
         # A clone, because safetensors refuses tensors that share memory, as the biases cut from one timm bias do.
         name: tensor.to(dtype or tensor.dtype).clone(memory_format=torch.contiguous_format)
-        for name, tensor in to_official(weights).items()
+        for name, tensor in _constants_dropped(named).items()
     }
     digest = weights_digest(state)
-    header = {**(metadata or {}), "layout": TOKRED_FORMAT, "source": source, "sha256": digest, "converter": CONVERTER}
+    layout = TOKRED_SWIN_FORMAT if named.layout in SWIN_LAYOUTS else TOKRED_FORMAT
+    header = {**(metadata or {}), "layout": layout, "source": source, "sha256": digest, "converter": CONVERTER}
     file = Path(path)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
