@@ -200,10 +200,10 @@ def fresh(make: Callable[[], Module], seed: int = 0) -> Module:
     return module
 
 
-def run_wide(module: nn.Module, x: Tensor) -> Tensor:
-    """``module(x)`` in float32 or wider, whatever the precision of the model and of autocast: for decisions.
+def run_wide(module: nn.Module, x: Tensor, *more: Tensor | None) -> Tensor:
+    """``module(x, *more)`` in float32 or wider, whatever the precision of the model and of autocast: for decisions.
 
-    Differentiable in x and in the parameters.
+    Differentiable in x and in the parameters. The inputs after x are passed on as they are.
     """
     parameters = dict(module.named_parameters())
     dtype = torch.promote_types(x.dtype, torch.float32)
@@ -211,9 +211,9 @@ def run_wide(module: nn.Module, x: Tensor) -> Tensor:
         dtype = torch.promote_types(dtype, parameter.dtype)
     with full_precision(x):
         if all(parameter.dtype == dtype for parameter in parameters.values()):
-            return module(x.to(dtype))
+            return module(x.to(dtype), *more)
         wide = {name: parameter.to(dtype) for name, parameter in parameters.items()}
-        return torch.func.functional_call(module, wide, (x.to(dtype),))
+        return torch.func.functional_call(module, wide, (x.to(dtype), *more))
 
 
 def uniform(integers: Tensor) -> Tensor:

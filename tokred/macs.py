@@ -44,6 +44,9 @@ def _macs(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         return out.numel() * int(args[1].shape[-1])
     if func is F.linear:
         return out.numel() * int(args[0].shape[-1])
+    if func is F.layer_norm:
+        weight = args[2] if len(args) > 2 else kwargs.get("weight")
+        return out.numel() * (4 if weight is None else 5)  # as fvcore estimates a norm
     if func is torch.einsum:
         return _einsum_macs(args)
     if func is F.scaled_dot_product_attention:

@@ -42,8 +42,14 @@ def check_gradients(case: Case) -> None:
     lost = [name for name, gradient in bare.items() if gradient.any() and not _of(reduced, name).any()]
     expect(not lost, "a gradient on every weight that has one without the reducer", f"none on {', '.join(lost[:3])}")
     if case.reducer.capabilities.trainable:
-        own = [name for name in reduced if name.startswith("reducer.") and reduced[name].any()]
-        expect(bool(own), "a gradient on some parameter of the reducer, which declares trainable", "none")
+        # Hard decisions at inference have no gradient: learned methods soften or mask in training.
+        learning = _gradients(case.attach(copy.deepcopy(case.reducer), case.fresh()).train(), case.clips)
+        bad = [name for name, gradient in learning.items() if not bool(gradient.isfinite().all())]
+        expect(not bad, "finite gradients in training mode", f"NaN or infinity on {', '.join(bad[:3])}")
+        own = [name for name in learning if name.startswith("reducer.") and learning[name].any()]
+        expect(
+            bool(own), "in training mode, a gradient on some parameter of the reducer, as trainable declares", "none"
+        )
     for seen in case.watch():
         if seen.reduction is not None:
             x = seen.before.x.detach().clone().requires_grad_()
