@@ -9,6 +9,7 @@ from tokred.methods.baselines import FewerFrames, GridKeep, LowerResolution, Ran
 from tokred.methods.evit import EViT
 from tokred.methods.sta import STA
 from tokred.methods.tome import ToMe
+from tokred.methods.vid_tldr import VidTLDR
 
 __all__ = [
     "STA",
@@ -21,4 +22,5 @@ __all__ = [
     "ToMe",
     "TopK",
     "Unreduced",
+    "VidTLDR",
 ]

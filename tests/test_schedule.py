@@ -17,6 +17,8 @@ def test_named_places(depth: int) -> None:
     assert Schedule("thirds", drop=1).blocks(depth) == (0, depth // 3, (2 * depth) // 3)
     assert Schedule("quarters", drop=1).blocks(depth) == (depth // 4, depth // 2, 3 * depth // 4)
     assert Schedule("third", drop=1).blocks(depth) == (depth // 3,)
+    assert Schedule("early", drop=1).blocks(depth) == (0, 1, 2, 3)
+    assert Schedule("early", drop=1).blocks(depth % 4) == tuple(range(depth % 4))
 
 
 @pytest.mark.parametrize(("depth", "blocks"), [(12, (0, 4, 8)), (24, (0, 8, 16)), (32, (0, 10, 21))])
@@ -72,6 +74,20 @@ def test_amounts_and_counts() -> None:
     assert Step(0, 0, "tokens", 4).left(10) == 4
 
 
+@given(st.integers(1, 500), st.floats(0.001, 0.999))
+def test_a_share_to_drop_is_rounded_down_in_double_precision(n: int, share: float) -> None:
+    (step,) = Schedule((0,), drop=share).steps(1)
+    assert (step.kind, step.left(n)) == ("share", n - int(n * share))
+
+
+def test_shares_and_numbers_to_drop_may_be_mixed() -> None:
+    steps = Schedule(drop=(0.29, 1, 0, 0.5)).steps(5)
+    assert [s.kind for s in steps] == ["share", "drop", "drop", "share", "drop"]
+    assert [s.left(100) for s in steps] == [72, 99, 100, 50, 100]  # 100 * 0.29 is a little below 29
+    assert [s.is_noop for s in steps] == [False, False, True, False, True]
+    assert [s.left(100) for s in Schedule((1, 3), drop=0.25).steps(5)] == [75, 75]
+
+
 def test_steps_that_leave_everything() -> None:
     assert Step(0, 0, "drop", 0).is_noop
     assert Step(0, 0, "keep", 1.0).is_noop
@@ -112,8 +128,11 @@ def test_impossible_steps_are_refused_with_the_numbers(step: Step, n: int, messa
         ({"drop": 1, "shape": float("nan")}, r"shape = nan is not an inflection in \[-1, 1\]"),
         ({"keep": 0.5, "shape": "decreasing"}, r"shape = 'decreasing' needs a single drop, not keep = 0.5"),
         ({"drop": (1, 2), "shape": 0.5}, r"shape = 0.5 needs a single drop, not drop = \(1, 2\)"),
-        ({"at": "halves", "drop": 1}, r"at = 'halves' is not one of all, thirds, quarters, third or a tuple of blocks"),
-        ({"at": 3, "drop": 1}, r"at = 3 is not one of all, thirds, quarters, third or a tuple of blocks"),
+        ({"drop": 0.25, "shape": "decreasing"}, r"shape = 'decreasing' needs a single drop, not drop = 0.25"),
+        ({"drop": (3, 1.0)}, r"drop = 1.0 is not a whole number of at least 0, or a share in \(0, 1\)"),
+        ({"drop": -0.5}, r"drop = -0.5 is not a whole number of at least 0, or a share in \(0, 1\)"),
+        ({"at": "halves", "drop": 1}, r"at = 'halves' is not one of all, thirds, quarters, third, early or a tuple of"),
+        ({"at": 3, "drop": 1}, r"at = 3 is not one of all, thirds, quarters, third, early or a tuple of blocks"),
     ],
 )
 def test_a_wrong_schedule_is_refused_when_it_is_made(settings: dict[str, Any], message: str) -> None:

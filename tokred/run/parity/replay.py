@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tokred.run.parity import evit, evit_models, sta, tome, tome_models, videomae
+from tokred.run.parity import evit, evit_models, sta, tome, tome_models, vid_tldr, vid_tldr_models, videomae
 from tokred.run.parity.golden import Golden, one_line
 from tokred.run.parity.ledger import Ledger
 from tokred.run.parity.settings import Malformed
@@ -32,6 +32,9 @@ HOSTED: dict[str, Replay] = {
     "evit function": evit.function,
     "evit end_to_end": evit_models.end_to_end,
     "evit schedule": evit.schedule,
+    "vid_tldr function": vid_tldr.function,
+    "vid_tldr streaming": vid_tldr.streaming,
+    "vid_tldr end_to_end": vid_tldr_models.end_to_end,
     "VideoMAE ViT end to end": videomae.end_to_end,
     "sin-cos position table": videomae.positions,
 }
@@ -42,7 +45,6 @@ NOT_HOSTED: tuple[tuple[str, str], ...] = (
     (r"STViT|dumbbell|STGM|semantic.token|intra-window spatial", "method stvit is not hosted"),
     (r"STTS", "method stts is not hosted"),
     (r"eventful", "method eventful is not hosted"),
-    (r"vid_tldr", "method vid_tldr is not hosted"),
     (r"dynamicvit", "method dynamicvit is not hosted"),
     (r"Video-?Swin|SwinTransformer3D|relative position index|inflate a 2D Swin", "backbone videoswin is not hosted"),
 )
