@@ -27,7 +27,7 @@ from tokred.reduction import Keep
 from tokred.registry import register
 from tokred.saliency import activation_map
 from tokred.schedule import Schedule, ScheduleError, Shape, Step
-from tokred.tokens import Tokens
+from tokred.tokens import Grid, Tokens
 
 CHOICES = {
     "similarity": ("key", "query", "value", "ffn"),
@@ -58,6 +58,16 @@ class Selection(NamedTuple):
     first_similarity: Tensor
 
 
+Window = tuple[int, int, int]
+Choose = Callable[[Tensor, int], Tensor]
+"""(B, g) scores, small = kept, and how many stay -> (B, kept) positions."""
+
+
+def lowest(score: Tensor, count: int) -> Tensor:
+    """Positions of the lowest scores in rising order, ties to the earlier: (B, g) -> (B, count)."""
+    return score.argsort(dim=1, stable=True)[:, :count]
+
+
 @torch.no_grad()
 def select(
     x: Tensor,
@@ -68,6 +78,7 @@ def select(
     backward: bool = False,
     score: str = "both",
     first_order: Tensor | None = None,
+    choose: Choose = lowest,
 ) -> Selection:
     """One stage of STA (section 3.2, algorithm 1, as the official code runs it).
 
@@ -78,13 +89,21 @@ def select(
         score: "both" = accumulated * (1 - activation) (eq. 5), or only one of the two.
         first_order: (B, g) order of the first processed group, of which the last r are dropped; default: odd
             positions, then even ones by rising similarity to their closest odd one (ToMe's bipartite rule).
+        choose: which tokens of a group stay, given their scores (small = kept) and how many stay.
     """
     with full_precision(x):
-        return _select(x, metric, groups, r, backward, score, first_order)
+        return _select(x, metric, groups, r, backward, score, first_order, choose)
 
 
 def _select(
-    x: Tensor, metric: Tensor, groups: int, r: int, backward: bool, score: str, first_order: Tensor | None
+    x: Tensor,
+    metric: Tensor,
+    groups: int,
+    r: int,
+    backward: bool,
+    score: str,
+    first_order: Tensor | None,
+    choose: Choose,
 ) -> Selection:
     b, n, width = x.shape
     g = n // groups
@@ -97,6 +116,9 @@ def _select(
         odd = torch.arange(1, g, 2, device=x.device).expand(b, g // 2)
         even = 2 * similarity.argsort(dim=1, stable=True)
         first_order = torch.cat([odd, even], dim=1)
+    if choose is not lowest:
+        ranks = torch.arange(first_order.shape[1], device=x.device).expand_as(first_order)
+        first_order = choose(ranks.new_full((b, g), g).scatter(1, first_order, ranks), g - r)
     local = [first_order[:, : g - r]]
     scores: list[Tensor] = []
     if groups > 1:
@@ -108,7 +130,7 @@ def _select(
         for j in range(groups - 1):
             accumulated = (mass[:, None] @ flow[:, j])[:, 0]
             z = {"both": accumulated * damping[:, j], "activation": damping[:, j], "accumulation": accumulated}[score]
-            kept = z.argsort(dim=1, stable=True)[:, : g - r]
+            kept = choose(z, g - r)
             survivors = torch.zeros_like(accumulated).scatter_(1, kept, accumulated.gather(1, kept))
             mass = survivors / survivors.sum(dim=1, keepdim=True)
             local.append(kept)
@@ -191,6 +213,8 @@ class STA(TokenReducer):
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Keep | None:
         by_frame = tokens.cover is not None
         groups, g, r = self._stage(site.step, tokens.patch_count, tokens.groups, site.frames, by_frame)
+        if tokens.cover is not None:
+            r = self._rounded(r, tokens.grid, tokens.cover.window)
         if r == 0:
             return None
         metric = probe.ffn if self.similarity == "ffn" else probe.head_mean(self.similarity)
@@ -203,11 +227,14 @@ class STA(TokenReducer):
             backward=backward,
             score=self.score,
             first_order=self._first_order(tokens, g, r, site),
+            choose=self._choose(tokens, r, site),
         ).kept
         return keep_patches(tokens, kept, groups=groups)
 
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
         now, g, r = self._stage(step, count, groups, geometry.grid.t, bool(geometry.stages))
+        if geometry.stages:
+            r = self._rounded(r, geometry.grid, _window(geometry, step))
         wanted = step.amount * (geometry.grid.t // now)
         notes = []
         if r != wanted:
@@ -237,6 +264,8 @@ class STA(TokenReducer):
         """Affinities and accumulation of one stage with dropped sources left out, as the official code computes."""
         groups, frames = self._groups(geometry.grid.t, step.index, bool(geometry.stages))
         g, r = (tokens - geometry.prefix) // groups, int(step.amount * frames)
+        if geometry.stages:
+            r = self._rounded(r, geometry.grid, _window(geometry, step))
         d = geometry.dim if self.similarity == "ffn" else geometry.head_dim
         first = ((g + 1) // 2) * (g // 2) * d if self.first == "tome" else 0
         return first + (g * g * d if groups > 1 else 0) + max(groups - 2, 0) * g * (g - r) * (d + 1)
@@ -263,6 +292,14 @@ class STA(TokenReducer):
                     groups //= 2
         return groups, frames // groups
 
+    def _rounded(self, r: int, grid: Grid, window: Window) -> int:
+        """Tokens dropped per frame of a grid with windows, of r that are asked for."""
+        return r
+
+    def _choose(self, tokens: Tokens, r: int, site: Site) -> Choose:
+        """Which tokens of a group stay; the lowest scores of the whole group."""
+        return lowest
+
     def _first_order(self, tokens: Tokens, g: int, r: int, site: Site) -> Tensor | None:
         if self.first == "tome":
             return None
@@ -274,6 +311,11 @@ class STA(TokenReducer):
             spread = torch.arange(g - r, device=device) * g // (g - r)
             kept = spread.expand(b, g - r)
         return kept
+
+
+def _window(geometry: Geometry, step: Step) -> Window:
+    """The windows of the grid that a step acts on."""
+    return geometry.stages[geometry.stage_of(min(step.block + 1, geometry.depth - 1))].window
 
 
 def _check_drop(r: int, g: int, frames: int, step: Step) -> None:

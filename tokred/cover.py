@@ -33,6 +33,7 @@ class Cover:
             of the nearest frame, ties to the earlier, where a frame has none.
         home: (B, M) int64, the one place of each token, or None where tokens carry several places.
         origin: the patch grid of the input, of which ``grid`` is a halving or itself.
+        window: (frames, rows, columns) of the attention's windows on the grid, before clipping.
         complete: whether token i carries place i, for all i: nothing was reduced.
     """
 
@@ -41,13 +42,16 @@ class Cover:
     fill: Tensor
     home: Tensor | None
     origin: Grid
+    window: tuple[int, int, int]
     complete: bool = False
 
     @staticmethod
-    def whole(grid: Grid, batch: int, device: torch.device, origin: Grid | None = None) -> Cover:
+    def whole(
+        grid: Grid, batch: int, device: torch.device, window: tuple[int, int, int], origin: Grid | None = None
+    ) -> Cover:
         """Every place has its own token."""
         places = torch.arange(grid.patches, device=device).expand(batch, -1)
-        return Cover(grid, places, places, places, grid if origin is None else origin, complete=True)
+        return Cover(grid, places, places, places, grid if origin is None else origin, window, complete=True)
 
     def moved(self, positions: Tensor, chosen: Tensor | None) -> Cover:
         """The cover after a reduction.

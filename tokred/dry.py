@@ -52,7 +52,7 @@ class DryAdapter(Adapter):
         grid = g.grid if smaller is None else smaller.grid
         x = self._fill(1, g.prefix + grid.patches, g.dim)
         seed = torch.zeros(1, dtype=torch.int64, device=self.device)
-        cover = Cover.whole(grid, 1, self.device) if g.stages else None
+        cover = Cover.whole(grid, 1, self.device, g.stages[0].window) if g.stages else None
         return Tokens(x, grid, g.prefix, groups=grid.t, sample_seed=seed, class_token=g.class_token, cover=cover)
 
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
@@ -69,8 +69,8 @@ class DryAdapter(Adapter):
         if not g.ends_stage(index):
             return None
         assert tokens.cover is not None
-        x = self._fill(1, tokens.grid.halved.patches, g.stages[g.stage_of(index + 1)].dim)
-        return cross_to(tokens, x)
+        stage = g.stages[g.stage_of(index + 1)]
+        return cross_to(tokens, self._fill(1, tokens.grid.halved.patches, stage.dim), stage.window)
 
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         return Fed(x, x)

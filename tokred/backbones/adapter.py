@@ -53,16 +53,17 @@ class Fed(NamedTuple):
     branch: Tensor
 
 
-def cross_to(tokens: Tokens, x: Tensor) -> Crossed:
+def cross_to(tokens: Tokens, x: Tensor, window: tuple[int, int, int]) -> Crossed:
     """The tokens after patch merging of a whole grid.
 
     Args:
         tokens: those before it, with their cover; x: (B, P', C') merged features of all groups of 2 x 2 places.
+        window: lengths of the next stage's windows, before clipping.
     """
     cover = tokens.cover
     if cover is None:
         raise ValueError("only tokens on a whole grid cross to another stage")
-    after = Cover.whole(cover.grid.halved, x.shape[0], x.device, origin=cover.origin)
+    after = Cover.whole(cover.grid.halved, x.shape[0], x.device, window, cover.origin)
     source = None
     if tokens.source is not None:
         source = ancestors(cover.origin, after.grid).to(x.device).expand(x.shape[0], -1)

@@ -1,8 +1,8 @@
 """Window attention of reduced tokens: the whole grid stands in the windows, only tokens are computed on.
 
-Every place of the grid is filled with a token (``tokred.cover``), so that windows are those of the dense model. Keys and
-values are needed everywhere. Queries are not: the outputs of replicas are thrown away (STA, ICCV 2023, section 4), so
-the form that skips them gives the same tokens with fewer multiply-adds.
+Every place of the grid is filled with a token (``tokred.cover``), so that windows are those of the dense model. Keys
+and values are needed everywhere. Queries are not: the outputs of replicas are thrown away (STA, ICCV 2023, section 4),
+so the form that skips them gives the same tokens with fewer multiply-adds.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ class WindowStatistics:
             q, k: (B, heads, M, d) of the tokens.
         """
         layout, cover = self._layout, self._cover
-        b, heads, m, _ = q.shape
-        dim = heads * q.shape[3]
+        _, heads, m, d = q.shape
+        dim = heads * d
         flat = torch.cat([q.transpose(1, 2).flatten(2), k.transpose(1, 2).flatten(2)], dim=-1)
         pad = None if self._attn.qkv.bias is None else self._attn.qkv.bias[: 2 * dim]
         windows = layout.split(flat if cover.complete else take(flat, cover.fill), pad)

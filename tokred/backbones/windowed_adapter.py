@@ -78,7 +78,7 @@ class WindowedAdapter(Adapter):
         if smaller is not None:
             pixels = _shrink(pixels, self.geometry(model), smaller)
         x, grid = self.patches(model, pixels)
-        cover = Cover.whole(grid, x.shape[0], x.device)
+        cover = Cover.whole(grid, x.shape[0], x.device, self.geometry(model).stages[0].window)
         return Tokens(x, grid, prefix=0, groups=grid.t, class_token=False, cover=cover)
 
     def variant(self, block: nn.Module) -> str:
@@ -89,7 +89,7 @@ class WindowedAdapter(Adapter):
         stage = geometry.stages[geometry.stage_of(index)]
         grid = Grid(*(length + 1 for length in stage.window))  # padded and, where it shifts, shifted on every axis
         x = torch.randn(1, grid.patches, stage.dim, generator=generator)
-        return Tokens(x, grid, groups=grid.t, cover=Cover.whole(grid, 1, x.device))
+        return Tokens(x, grid, groups=grid.t, cover=Cover.whole(grid, 1, x.device, stage.window))
 
     def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
         parts, cover = self.parts(block), _cover(tokens)
@@ -118,7 +118,8 @@ class WindowedAdapter(Adapter):
         if not geometry.ends_stage(index):
             return None
         full = tokens.x if cover.complete else take(tokens.x, cover.fill)
-        return cross_to(tokens, self.merge(model, geometry.stage_of(index), full, tokens.grid))
+        merged = self.merge(model, geometry.stage_of(index), full, tokens.grid)
+        return cross_to(tokens, merged, geometry.stages[geometry.stage_of(index + 1)].window)
 
     def features(self, model: nn.Module, tokens: Tokens, pool: str) -> Tensor:
         return mean_tokens(self.final_norm(model)(tokens.x), tokens, pool)
