@@ -148,10 +148,13 @@ class DynamicViT(LearnedReducer):
         return Promise(min(wanted, count), groups if wanted >= count else None, notes)
 
     def strength_range(self, geometry: Geometry) -> Strength:
-        """Down to the base rate at which one patch is left by the last step."""
-        steps = self.schedule.steps(geometry.depth, geometry.sites(self.site))
-        fewest = 1.5 / geometry.reduced_grid.patches
-        return Strength("keep", 1.0, fewest if self.listed else fewest ** (1 / max(1, len(steps))), whole=False)
+        """Down to the base rate at which every step leaves a patch."""
+        sites = geometry.sites(self.site)
+        lowest = 0.0
+        for step in self.schedule.steps(geometry.depth, sites):
+            patches = geometry.grid.patches if sites is None else sites.patches[step.block]
+            lowest = max(lowest, (1.5 / patches) ** (1 / (step.index + 1)))
+        return Strength("keep", 1.0, min(lowest, 1.0), whole=False)
 
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:
         """The predictor on every patch token, its shared half included, as published."""

@@ -54,6 +54,19 @@ def test_a_refused_reducer_that_was_asked_for_is_status_1(tokred: Call, tmp_path
     assert "grid" in out
 
 
+def test_a_learned_reducer_without_weights_needs_leave(tokred: Call, tmp_path: Path) -> None:
+    words = ("compare", "--reducers", "dynamicvit:keep=0.7,weights=none", *SMALL, "--json", "--out", tmp_path)
+    status, out, err = tokred(*words)
+    assert status == 1
+    assert "1 failed: dynamicvit" in err
+    assert "--allow-untrained" in json.loads(out)["rows"][1]["reason"]
+    status, out, _ = tokred(*words, "--allow-untrained")
+    assert status == 0
+    row = json.loads(out)["rows"][1]
+    assert (row["status"], row["learned"], row["trained"]) == ("done", True, False)
+    assert any("untrained" in note for note in row["notes"])
+
+
 def test_class_folders_with_one_broken_file(tokred: Call, tmp_path: Path) -> None:
     for name in ("walk/a.mp4", "walk/b.mp4", "run/c.mp4"):
         video(tmp_path / "videos" / name)

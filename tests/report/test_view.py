@@ -92,6 +92,9 @@ def test_names_and_settings() -> None:
     assert setting({"method": "none", "reducer": "none"}) == ""
     assert setting({"method": "mine", "reducer": "pkg.mod:Mine"}) == "pkg.mod:Mine"
     assert label({"method": "stts", "label": "STTS", "learned": True}) == "STTS (learned)"
+    assert label({"method": "stts", "learned": True, "trained": True}) == "stts (trained)"
+    assert label({"method": "stts", "learned": True, "trained": False}) == "stts (untrained)"
+    assert label({"method": "sta", "learned": False, "trained": None}) == "sta"
 
 
 def test_the_implied_speed_up_needs_no_timing() -> None:

@@ -69,6 +69,9 @@ def command(
         typer.Option("--out", help="Run folder; default results/compare-..., the same for the same settings."),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute finished rows again.")] = False,
+    allow_untrained: Annotated[
+        bool, typer.Option("--allow-untrained", help="Run learned reducers whose parameters are random.")
+    ] = False,
     num_classes: Classes = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -102,6 +105,7 @@ def command(
         timing_seconds=timing,
         num_classes=num_classes,
         fresh=fresh,
+        allow_untrained=allow_untrained,
     )
     folder = out if out is not None else default_out(settings)
     if folder.exists() and not folder.is_dir():

@@ -34,7 +34,7 @@ def frame(results: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _flat(run: Run, row: Row) -> dict[str, Any]:
-    plain = ("id", "method", "label", "reducer", "budget", "status", "reason", "learned")
+    plain = ("id", "method", "label", "reducer", "budget", "status", "reason", "learned", "trained")
     flat: dict[str, Any] = {k: row.get(k) for k in plain}
     flat |= {k: row.get(k) for k in ("gmac", "gmac_share", "reduction_gmac", "tokens_final")}
     flat["tokens_per_block"] = " ".join(str(n) for n in row.get("tokens_per_block") or ())

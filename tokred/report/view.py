@@ -187,8 +187,12 @@ class Run:
 
 
 def label(row: Row) -> str:
-    """Name of the row's method for people; learned ones say so."""
-    return clean(row.get("label") or row["method"]) + (" (learned)" if row.get("learned") else "")
+    """Name of the row's method for people; learned ones say so, and whether they are trained."""
+    name = clean(row.get("label") or row["method"])
+    if not row.get("learned"):
+        return name
+    trained = row.get("trained")
+    return f"{name} ({'learned' if trained is None else 'trained' if trained else 'untrained'})"
 
 
 def setting(row: Row) -> str:

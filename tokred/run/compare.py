@@ -47,7 +47,8 @@ def compare(settings: CompareSettings, out: Path, progress: Progress | None = No
     info = backbone_info(host)
     assert info is not None
     host = host.to(settings.device, getattr(torch, settings.dtype)).eval()
-    rows = plan_rows(host, adapter_for(host).geometry(host), settings.reducers, settings.budgets)
+    geometry = adapter_for(host).geometry(host)
+    rows = plan_rows(host, geometry, settings.reducers, settings.budgets, settings.allow_untrained)
     source = _prepare(settings, info.spec, say)
     try:
         return _run(settings, out, say, host, info, rows, source)
@@ -78,7 +79,10 @@ def _run(
         "code": code_digest(),
     }
     store = CellStore(out)
-    jobs = [Job(row, cell_id({**shared, "reducer": row.spec, "budget": row.budget})) for row in rows]
+    jobs = [
+        Job(row, cell_id({**shared, "reducer": row.spec, "budget": row.budget, "parameters": _parameters(row)}))
+        for row in rows
+    ]
     todo = []
     for job in jobs:
         found = None if settings.fresh else store.read(job.id)
@@ -175,6 +179,13 @@ def _compute(
     seconds = time.perf_counter() - started
     store.write(job.id, {"reducer": job.row.spec, "budget": job.row.budget, "seconds": seconds}, predictions)
     job.seconds, job.predictions = seconds, predictions
+
+
+def _parameters(row: Row) -> str | None:
+    """Digest of a learned reducer's parameters, which its settings do not name; None where it has none."""
+    if row.model is None or not row.learned:
+        return None
+    return weights_digest(row.model.reducer)
 
 
 def timing_batch(batch: int) -> int:

@@ -139,6 +139,7 @@ def _entry(job: Job, full_macs: int) -> dict[str, Any]:
         "status": _status(job),
         "reason": row.reason,
         "learned": row.learned,
+        "trained": row.trained,
         "gmac": None if report is None else report.gmac,
         "gmac_share": None if report is None else report.macs / full_macs,
         "reduction_gmac": None if report is None else report.reduction / 1e9,

@@ -12,6 +12,7 @@ from tokred.attach import Attached, attach
 from tokred.backbones.geometry import Geometry
 from tokred.budget import BudgetError, solve
 from tokred.dry import dry_run
+from tokred.learned import untrained
 from tokred.measure.flops import MacReport, count
 from tokred.reducer import TokenReducer
 from tokred.registry import build, list_methods
@@ -27,6 +28,7 @@ class Row:
         method: registered name; spec: full settings; budget: share it was solved for, None = as given.
         model: the attached host, None where it was refused; report: multiply-adds.
         reason: why it was refused or failed; notes: what must be shown with it.
+        learned: whether the method has parameters; trained: whether they are trained, None where there are none.
     """
 
     method: str
@@ -37,6 +39,7 @@ class Row:
     reason: str | None = None
     notes: list[str] = field(default_factory=list)
     learned: bool = False
+    trained: bool | None = None
 
 
 def plan_rows(
@@ -44,6 +47,7 @@ def plan_rows(
     geometry: Geometry,
     specs: Sequence[str] | None,
     budgets: Sequence[float] | None,
+    allow_untrained: bool = False,
 ) -> list[Row]:
     """All rows of a comparison, the unreduced model first.
 
@@ -51,6 +55,7 @@ def plan_rows(
         specs: reducers as strings; None = every registered method.
         budgets: shares of the unreduced cost that each reducer is solved for. None: those that come with a strength
             run as given, the others are solved for 75, 50 and 35 %.
+        allow_untrained: run learned methods with random parameters too, noted; else they are one refused row each.
     Raises:
         RegistryError: a spec that cannot be built.
     """
@@ -60,7 +65,10 @@ def plan_rows(
         reducer = build(spec)
         if reducer.method == UNREDUCED:
             continue
-        if budgets is None and _is_set(reducer):
+        refused = None if allow_untrained else _untrained(host, geometry, reducer)
+        if refused is not None:
+            rows.append(refused)
+        elif budgets is None and _is_set(reducer):
             rows.append(_given(host, geometry, reducer))
         else:
             rows += [_solved(host, geometry, reducer, share) for share in budgets or DEFAULT_BUDGETS]
@@ -84,11 +92,32 @@ def _given(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row:
     row = Row(reducer.method or type(reducer).__name__, reducer.spec, learned=reducer.capabilities.trainable)
     try:
         row.model = attach(host, reducer)
+        row.trained = not untrained(reducer) if row.learned else None
         if reducer.capabilities.static_counts:
             row.report = count(geometry, dry_run(reducer, geometry))
         row.notes = _joined(row.model.notes)
     except ValueError as error:
         row.reason = str(error)
+    return row
+
+
+def _untrained(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row | None:
+    """A refused row where learned parameters would be random, or cannot be had; None = nothing to refuse."""
+    if not reducer.capabilities.trainable:
+        return None
+    row = Row(reducer.method or type(reducer).__name__, reducer.spec, learned=True, trained=False)
+    try:
+        reducer.prepare(geometry, host)
+    except ValueError as error:
+        row.reason = str(error)
+        return row
+    random = untrained(reducer)
+    if not random:
+        return None
+    row.reason = (
+        f"{' and '.join(random)} has no trained weights for this backbone: train it (tokred train), give "
+        "weights=FILE.safetensors, or compare random parameters with --allow-untrained"
+    )
     return row
 
 

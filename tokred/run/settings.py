@@ -21,6 +21,7 @@ class CompareSettings:
         timing_seconds: time for the interleaved timing, 0 = none.
         num_classes: length of the logits where the checkpoint's head shall be replaced.
         fresh: compute finished rows again.
+        allow_untrained: run learned methods whose parameters are random.
     """
 
     backbone: str = "videomae_vit_nano"
@@ -39,6 +40,7 @@ class CompareSettings:
     timing_seconds: float = 20.0
     num_classes: int | None = None
     fresh: bool = False
+    allow_untrained: bool = False
 
 
 def default_out(settings: CompareSettings) -> Path:
