@@ -154,7 +154,7 @@ class TopK(TokenReducer):
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:
         """One attention row, or all of them where there is no class token."""
         row = tokens * geometry.heads * geometry.head_dim
-        return row if geometry.has_class_token else row * tokens
+        return row if geometry.has_class_token else row * (geometry.span or tokens)
 
 
 class _SmallerInput(TokenReducer):

@@ -102,7 +102,7 @@ class EViT(TokenReducer):
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:
         """One attention row is H N d; received attention is half of the block's attention; fusing is N C."""
         row = tokens * geometry.heads * geometry.head_dim
-        score = row * tokens if self._resolved(geometry.has_class_token) == "received" else row
+        score = row * (geometry.span or tokens) if self._resolved(geometry.has_class_token) == "received" else row
         return score + (tokens * geometry.dim if self.fuse else 0)
 
     def _resolved(self, class_token: bool) -> str:

@@ -78,7 +78,8 @@ def _lowest_per_cell(score: Tensor, count: int, *, cells: Tensor, drops: tuple[i
     rank = score.argsort(dim=1, stable=True).argsort(dim=1)
     ordered = (cells * g + rank).argsort(dim=1)  # cell by cell, the lowest first
     sizes = torch.bincount(cells, minlength=len(drops)).tolist()
-    stay, first = [], 0
+    stay: list[int] = []
+    first = 0
     for size, drop in zip(sizes, drops, strict=True):
         stay += range(first, first + size - drop)
         first += size

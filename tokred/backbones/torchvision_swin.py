@@ -39,8 +39,10 @@ class TorchvisionSwinAdapter(WindowedAdapter):
                 require_type(stage, (flat.PatchMerging,), f"features.{i}")
         for i, block in enumerate(self.blocks(model)):
             attn = _any(block).attn
-            kinds = ((f"block {i}", block, flat.SwinTransformerBlock),)
-            kinds += ((f"block {i}'s attn", attn, video.ShiftedWindowAttention3d),)
+            kinds: tuple[tuple[str, nn.Module, type[nn.Module]], ...] = (
+                (f"block {i}", block, flat.SwinTransformerBlock),
+                (f"block {i}'s attn", attn, video.ShiftedWindowAttention3d),
+            )
             for where, module, kind in kinds:
                 require_type(module, (kind,), where)
                 refuse_overrides(module, kind, ("forward", "__call__"), where)

@@ -38,11 +38,11 @@ class VideoSwinAdapter(WindowedAdapter):
 
     def geometry(self, model: nn.Module) -> Geometry:
         swin = _swin(model)
-        first = cast(SwinBlock, swin.layers[0].blocks[0])  # type: ignore[union-attr,index]
         kt, kh, kw = swin.patch_embed.proj.kernel_size
         stages = []
-        for layer in swin.layers:
-            blocks = cast(Sequence[SwinBlock], layer.blocks)
+        by_stage = [cast(Sequence[SwinBlock], layer.blocks) for layer in swin.layers]
+        first = by_stage[0][0]
+        for blocks in by_stage:
             attn = blocks[0].attn
             stages.append(Stage(len(blocks), attn.num_heads * attn.head_dim, attn.num_heads, swin.window))
         return Geometry(

@@ -27,6 +27,7 @@ LOOP_VOLUME = 96
 class Projections(BiasedAttention, Protocol):
     """What window attention needs besides its bias."""
 
+    num_heads: int
     qkv: nn.Linear
     proj: nn.Linear
 

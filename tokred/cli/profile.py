@@ -61,11 +61,25 @@ def _summary(found: dict[str, Any]) -> list[str]:
         f"{found['total_flops'] / GIGA:.3f} GFLOP",
         f"  {found['share']:.1%} of the unreduced {found['unreduced_macs'] / GIGA:.3f} GMAC, "
         f"implied speed-up {found['implied_speedup']:.2f}x",
+        *_lean(found),
         f"  reduction steps {found['reduction_macs'] / GIGA:.4f} GMAC as published ({found['reduction_share']:.2%}), "
         f"{found['executed_reduction_macs'] / GIGA:.4f} GMAC as run here",
         f"  embedding {found['embed_macs'] / GIGA:.4f} GMAC, head {found['head_macs'] / GIGA:.6f} GMAC, "
         f"{found['parameters'] / 1e6:.2f} M parameters, {found['tokens']['final']} tokens reach the head",
     ]
+
+
+def _lean(found: dict[str, Any]) -> list[str]:
+    """Hosts with windows: what patch merging costs, and the count without queries of replicas."""
+    lines = []
+    if found["merging_macs"]:
+        lines.append(f"  patch merging between the stages {found['merging_macs'] / GIGA:.4f} GMAC, on whole grids")
+    if found["skipped_macs"]:
+        lines.append(
+            f"  {found['lean_macs'] / GIGA:.3f} GMAC without queries of replicas, as run here: implied speed-up "
+            f"{found['unreduced_macs'] / found['lean_macs']:.2f}x"
+        )
+    return lines
 
 
 def _print_blocks(found: dict[str, Any]) -> None:

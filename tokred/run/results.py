@@ -16,7 +16,7 @@ from tokred.data.source import Failure
 from tokred.measure.latency import LatencyRun
 from tokred.run.environment import environment
 from tokred.run.evaluate import Predictions
-from tokred.run.rows import DEFAULT_BUDGETS, Row
+from tokred.run.rows import Row, default_budgets
 from tokred.run.scores import score_row, speed_entry
 from tokred.run.settings import CompareSettings
 
@@ -83,7 +83,7 @@ def assemble(
             "notes": list(source.notes),
         },
         "settings": {
-            "budgets": list(settings.budgets or DEFAULT_BUDGETS),
+            "budgets": list(settings.budgets or default_budgets(first.model.geometry)),
             "seed": settings.seed,
             "batch_size": batch,
             "clips": settings.clips,
