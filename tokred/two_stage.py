@@ -87,7 +87,7 @@ class FramesThenSquares(TokenReducer):
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
         step = site.step
         groups = self._whole(step, tokens.patch_count, tokens.groups, tokens.grid)
-        frames, rows, columns = self._left(step, tokens.grid, groups)
+        frames, rows, columns = self.left(step, tokens.grid, groups)
         first: Reduction | None = None
         if frames < groups:
             first = self.choose_frames(tokens, frames, site)
@@ -109,14 +109,7 @@ class FramesThenSquares(TokenReducer):
         """The steps of both stages. A hierarchical host fills its grid again at the end of each of its stages, so there
         both repeat before the first block of every later one; squares are first cut before its second stage."""
         entries = [block + 1 for block in range(geometry.depth) if geometry.ends_stage(block)]
-        default = entries[0] if entries else geometry.depth // 4
-        starts = {"time_at": self.time_at, "space_at": default if self.space_at is None else self.space_at}
-        for name, block in starts.items():
-            if not 0 <= block < geometry.depth:
-                raise ScheduleError(f"{name} = {block} is not in 0..{geometry.depth - 1}")
-        time_at, space_at = starts.values()
-        if space_at < time_at:
-            raise ScheduleError(f"space_at = {space_at} is before time_at = {time_at}: frames go first")
+        time_at, space_at = self.starts(geometry)
         time, space = self.shares(geometry.grid.t)
         steps: dict[int, Step] = {}
         for block in sorted({time_at, space_at, *(entry for entry in entries if entry > time_at)}):
@@ -132,14 +125,30 @@ class FramesThenSquares(TokenReducer):
                 steps[block] = replace(cut, amount=cut.time * cut.space)
         return steps
 
+    def starts(self, geometry: Geometry) -> tuple[int, int]:
+        """Block of the temporal and of the spatial stage.
+
+        Raises:
+            ScheduleError: a block that the backbone does not have, or squares before frames.
+        """
+        entries = [block + 1 for block in range(geometry.depth) if geometry.ends_stage(block)]
+        default = entries[0] if entries else geometry.depth // 4
+        space_at = default if self.space_at is None else self.space_at
+        for name, block in (("time_at", self.time_at), ("space_at", space_at)):
+            if not 0 <= block < geometry.depth:
+                raise ScheduleError(f"{name} = {block} is not in 0..{geometry.depth - 1}")
+        if space_at < self.time_at:
+            raise ScheduleError(f"space_at = {space_at} is before time_at = {self.time_at}: frames go first")
+        return self.time_at, space_at
+
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
         now = self._whole(step, count, groups, geometry.grid)
-        frames, rows, columns = self._left(step, geometry.grid, now)
+        frames, rows, columns = self.left(step, geometry.grid, now)
         return Promise(frames * rows * columns, frames)
 
     def describe(self, geometry: Geometry) -> list[str]:
         t, h, w = geometry.grid
-        frames, rows, columns = self.sizes(geometry.grid, *self.shares(t))
+        frames, rows, columns = self.extents(geometry.grid, *self.shares(t))
         parts = [f"{frames} of {t} frames"] if frames < t else []
         if (rows, columns) != (h, w):
             anchors = Anchors(h, w, rows, columns)
@@ -163,7 +172,7 @@ class FramesThenSquares(TokenReducer):
         time = max(self.keep**FRAMES_SHARE, 1 / frames)
         return time, self.keep / time
 
-    def sizes(self, grid: Grid, time: float, space: float) -> tuple[int, int, int]:
+    def extents(self, grid: Grid, time: float, space: float) -> tuple[int, int, int]:
         """Frames, rows and columns that stay of a whole grid.
 
         Args:
@@ -182,11 +191,11 @@ class FramesThenSquares(TokenReducer):
             raise ScheduleError(f"space = {space:g} leaves none of {grid.h} x {grid.w}: allowed is {least:.3g}..1")
         return frames, rows, columns
 
-    def _left(self, step: Step, grid: Grid, groups: int) -> tuple[int, int, int]:
+    def left(self, step: Step, grid: Grid, groups: int) -> tuple[int, int, int]:
         """Frames, rows and columns that a step leaves of so many whole frames."""
         if not isinstance(step, CutStep):
             raise TypeError(f"{step} was not made by {self.spec}")
-        frames, rows, columns = self.sizes(grid, step.time, step.space)
+        frames, rows, columns = self.extents(grid, step.time, step.space)
         return (min(frames, groups) if step.time < 1 else groups), rows, columns
 
     def _whole(self, step: Step, count: int, groups: int | None, grid: Grid) -> int:

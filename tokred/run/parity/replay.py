@@ -11,7 +11,21 @@ from pathlib import Path
 
 import torch
 
-from tokred.run.parity import evit, evit_models, sta, tome, tome_models, vid_tldr, vid_tldr_models, videomae
+from tokred.run.parity import (
+    ats,
+    dynamicvit,
+    evit,
+    evit_models,
+    sta,
+    stts,
+    stts_models,
+    tome,
+    tome_models,
+    vid_tldr,
+    vid_tldr_models,
+    videomae,
+    videoswin,
+)
 from tokred.run.parity.golden import Golden, one_line
 from tokred.run.parity.ledger import Ledger
 from tokred.run.parity.settings import Malformed
@@ -35,18 +49,30 @@ HOSTED: dict[str, Replay] = {
     "vid_tldr function": vid_tldr.function,
     "vid_tldr streaming": vid_tldr.streaming,
     "vid_tldr end_to_end": vid_tldr_models.end_to_end,
+    "dynamicvit end_to_end": dynamicvit.end_to_end,
+    "dynamicvit function": dynamicvit.policy_attention,
+    "wangjk666/STTS PerturbedTopKFunction": stts.perturbed,
+    "wangjk666/STTS HardTopK": stts.hard,
+    "wangjk666/STTS PredictorLG": stts.predictor,
+    "wangjk666/STTS PatchNet": stts.stage,
+    "wangjk666/STTS MViT": stts_models.mvit,
+    "wangjk666/STTS SwinTransformer3D": stts_models.swin,
     "VideoMAE ViT end to end": videomae.end_to_end,
     "sin-cos position table": videomae.positions,
+    "VideoSwin end to end": videoswin.end_to_end,
+    "relative position index": videoswin.index_and_mask,
+    "relative position index and shifted-window mask": videoswin.index_and_mask,
+    "inflate a 2D Swin state_dict": videoswin.inflation,
 }
 """What a file calls itself -> how it is replayed."""
+
+BY_CONTENT: tuple[tuple[Callable[[Golden], bool], Replay], ...] = ((ats.is_plain, ats.blocks),)
+"""For files that do not call themselves anything: whether it is this one's, and how it is replayed; the first wins."""
 
 NOT_HOSTED: tuple[tuple[str, str], ...] = (
     (r"STA on VideoSwin|nearest kept token|VideoSwin block on kept", "STA on backbone videoswin is not hosted"),
     (r"STViT|dumbbell|STGM|semantic.token|intra-window spatial", "method stvit is not hosted"),
-    (r"STTS", "method stts is not hosted"),
     (r"eventful", "method eventful is not hosted"),
-    (r"dynamicvit", "method dynamicvit is not hosted"),
-    (r"Video-?Swin|SwinTransformer3D|relative position index|inflate a 2D Swin", "backbone videoswin is not hosted"),
 )
 """Files of methods and backbones that exist in the field and are not here: named, and refused."""
 
@@ -131,7 +157,7 @@ def replay_file(path: Path | str) -> FileReport:
     try:
         golden = Golden(path)
         kind = golden.kind
-        replay = HOSTED.get(kind)
+        replay = HOSTED.get(kind) or next((how for fits, how in BY_CONTENT if fits(golden)), None)
         if replay is None:
             status, detail = "refused", _why_not(golden)
         else:
