@@ -9,7 +9,7 @@ import pytest
 from tokred.run.parity import find_files, replay_file
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
-WANTED = {"sta": "*", "tome": "*", "evit": "*", "vid_tldr": "*", "backbones": "*"}
+WANTED = {"sta": "*", "tome": "*", "evit": "*", "vid_tldr": "*", "backbones": "*", "sta_videoswin": "*"}
 
 
 def golden_files() -> list[object]:
@@ -32,5 +32,5 @@ def test_published_code_agrees(path: Path) -> None:
 
 
 def test_files_of_what_is_not_hosted_are_refused_by_name(shared: Path) -> None:
-    reports = [replay_file(path) for path in find_files(shared / "golden" / "eventful")]
-    assert {(report.status, report.detail) for report in reports} == {("refused", "method eventful is not hosted")}
+    reports = [replay_file(path) for path in find_files(shared / "golden" / "stvit")]
+    assert {(report.status, report.detail) for report in reports} == {("refused", "method stvit is not hosted")}

@@ -90,9 +90,10 @@ class TorchvisionSwinAdapter(WindowedAdapter):
 
     def parts(self, block: nn.Module) -> Parts:
         blk = _any(block)
-        window = tuple(blk.attn.window_size)
-        shifted = any(blk.attn.shift_size)
-        return Parts(blk.norm1, blk.attn, blk.norm2, blk.mlp, blk.stochastic_depth, window, shifted)
+        attn = blk.attn
+        scale = (attn.qkv.in_features // attn.num_heads) ** -0.5
+        window, shifted = tuple(attn.window_size), any(attn.shift_size)
+        return Parts(blk.norm1, attn, scale, blk.norm2, blk.mlp, blk.stochastic_depth, window, shifted)
 
     def patches(self, model: nn.Module, pixels: Tensor) -> tuple[Tensor, Grid]:
         swin = _any(model)

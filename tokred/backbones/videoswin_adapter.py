@@ -74,7 +74,8 @@ class VideoSwinAdapter(WindowedAdapter):
 
     def parts(self, block: nn.Module) -> Parts:
         own = cast(SwinBlock, block)
-        return Parts(own.norm1, own.attn, own.norm2, own.mlp, own.drop_path, own.attn.window_size, own.shifted)
+        attn = own.attn
+        return Parts(own.norm1, attn, attn.scale, own.norm2, own.mlp, own.drop_path, attn.window_size, own.shifted)
 
     def patches(self, model: nn.Module, pixels: Tensor) -> tuple[Tensor, Grid]:
         return _swin(model).embed(pixels)

@@ -23,10 +23,12 @@ Unary = Callable[[Tensor], Tensor]
 
 
 class Parts(NamedTuple):
-    """A block in parts: norms, attention, MLP, and what stands around both branches (stochastic depth)."""
+    """A block in parts: norms, attention and its scale on q k^T, MLP, what stands around both branches (stochastic
+    depth), window."""
 
     norm1: Unary
     attn: Projections
+    scale: float
     norm2: Unary
     mlp: Unary
     branch: Unary
@@ -96,14 +98,13 @@ class WindowedAdapter(Adapter):
         attn = parts.attn
         layout = window_layout(tokens.grid, parts.window, parts.shifted, tokens.x.device)
         qkv = attn.qkv(parts.norm1(tokens.x))
-        scale = (qkv.shape[-1] // 3 // attn.num_heads) ** -0.5
         skip = self.skip_replicas and not cover.complete and cover.home is not None
         # Ragged windows need counts on the host: not while a graph is being captured.
         form = attend_kept if skip and not torch.compiler.is_compiling() else attend_whole
-        out = attn.proj(form(attn, qkv, cover, layout, scale))
+        out = attn.proj(form(attn, qkv, cover, layout, parts.scale))
         q, k, v = (heads_of(part, attn.num_heads) for part in qkv.chunk(3, dim=-1))
         statistics = WindowStatistics(attn, cover, layout)
-        return Attended(tokens.x + parts.branch(out), q, k, v, scale, statistics)
+        return Attended(tokens.x + parts.branch(out), q, k, v, parts.scale, statistics)
 
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         parts = self.parts(block)

@@ -17,6 +17,7 @@ from tokred.run.parity import (
     evit,
     evit_models,
     sta,
+    sta_videoswin,
     stts,
     stts_models,
     tome,
@@ -63,6 +64,10 @@ HOSTED: dict[str, Replay] = {
     "relative position index": videoswin.index_and_mask,
     "relative position index and shifted-window mask": videoswin.index_and_mask,
     "inflate a 2D Swin state_dict": videoswin.inflation,
+    "nearest kept token of the same frame": sta_videoswin.nearest_token,
+    "VideoSwin block on kept tokens = select(block(refill(x)))": sta_videoswin.block,
+    "STA on VideoSwin end to end, given kept indices": sta_videoswin.given_sets,
+    "STA on VideoSwin end to end, STA scores": sta_videoswin.by_score,
 }
 """What a file calls itself -> how it is replayed."""
 
@@ -70,7 +75,6 @@ BY_CONTENT: tuple[tuple[Callable[[Golden], bool], Replay], ...] = ((ats.is_plain
 """For files that do not call themselves anything: whether it is this one's, and how it is replayed; the first wins."""
 
 NOT_HOSTED: tuple[tuple[str, str], ...] = (
-    (r"STA on VideoSwin|nearest kept token|VideoSwin block on kept", "STA on backbone videoswin is not hosted"),
     (r"STViT|dumbbell|STGM|semantic.token|intra-window spatial", "method stvit is not hosted"),
     (r"eventful", "method eventful is not hosted"),
 )
