@@ -7,7 +7,7 @@ in ``swin_layers`` do, in holding the head, and in keeping tokens as (B, P, C) i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -94,8 +94,8 @@ class VideoSwin(nn.Module):
         """Patch tokens (B, P, C) and their grid."""
         return self.patch_embed(clips), self.patch_embed.grid_of(clips)
 
-    def maps(self, clips: Tensor) -> tuple[Tensor, Grid]:
-        """Tokens after the last block (B, P, C), before the final norm, and their grid."""
+    def stages(self, clips: Tensor) -> Iterator[tuple[Tensor, Grid]]:
+        """Tokens (B, P, C) and grid after the blocks of each stage, before its merging."""
         x, grid = self.embed(clips)
         for stage in cast(Sequence[Stage], self.layers):
             for block in stage.blocks:
@@ -103,9 +103,9 @@ class VideoSwin(nn.Module):
                     x = torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
                 else:
                     x = block(x, grid)
+            yield x, grid
             if stage.downsample is not None:
                 x, grid = stage.downsample(x, grid)
-        return x, grid
 
     def pool(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) to features (B, C): ``norm`` and the plain mean."""
@@ -113,7 +113,9 @@ class VideoSwin(nn.Module):
 
     def forward_features(self, clips: Tensor) -> Tensor:
         """Clips (B, 3, T, H, W) to features before the head, (B, C)."""
-        return self.pool(self.maps(clips)[0])
+        for x, _ in self.stages(clips):
+            last = x
+        return self.pool(last)
 
     def forward(self, clips: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.forward_features(clips)))

@@ -90,10 +90,11 @@ class _Run:
         say: Callable[[str], None],
     ) -> None:
         self.spec, self.folder, self.crew, self.say, self.device = spec, folder, crew, say, device
-        uses_aux = any(stage.aux > 0 for stage in spec.stages)
+        uses_shape = any(stage.shape > 0 for stage in spec.stages)
+        uses_aux = uses_shape or any(stage.aux > 0 for stage in spec.stages)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + 1)
-            aux = AuxHeads(spec.model.width) if uses_aux else None
+            aux = AuxHeads(*spec.model.widths, shape=uses_shape) if uses_aux else None
         self.trainee = Trainee(build_model(spec), aux).to(device)
         self.average = {k: v.clone() for k, v in self._weights().items()} if spec.optimizer.ema else {}
         decayed = [p for p in self.trainee.parameters() if p.ndim >= 2]

@@ -43,9 +43,14 @@ class VideoViTSpec(Part):
         return self.patch_size
 
     @property
-    def width(self) -> int:
-        """Width of the last block's tokens."""
-        return self.dim
+    def widths(self) -> tuple[int, int]:
+        """Widths of the tokens that auxiliary heads read and of the pooled features."""
+        return self.dim, self.dim
+
+    @property
+    def auxiliary_stride(self) -> int:
+        """Pixels per side of a token that auxiliary heads read."""
+        return self.patch_size
 
     def build(self, size: int, frames: int, classes: int) -> nn.Module:
         """The model, freshly initialised."""
@@ -66,6 +71,7 @@ class VideoSwinSpec(Part):
     window: tuple[int, int, int] = (8, 4, 4)
     mlp_ratio: float = Field(4.0, gt=0)
     drop_path: float = Field(0.0, ge=0, lt=1)
+    auxiliary_stage: int = Field(0, ge=0, description="stage whose last block's tokens the auxiliary heads read")
 
     @model_validator(mode="after")
     def _fits(self) -> VideoSwinSpec:
@@ -73,6 +79,8 @@ class VideoSwinSpec(Part):
             raise ValueError(f"depths has {len(self.depths)} stages, num_heads has {len(self.num_heads)}")
         if min(self.window) < 1:
             raise ValueError(f"window = {self.window} needs lengths of at least 1")
+        if self.auxiliary_stage >= len(self.depths):
+            raise ValueError(f"auxiliary_stage = {self.auxiliary_stage}, but there are {len(self.depths)} stages")
         for i, heads in enumerate(self.num_heads):
             if self.dim * 2**i % heads:
                 raise ValueError(f"num_heads = {heads} does not divide the width {self.dim * 2**i} of stage {i}")
@@ -89,15 +97,20 @@ class VideoSwinSpec(Part):
         return self.patch_size << (len(self.depths) - 1)
 
     @property
-    def width(self) -> int:
-        """Width of the last block's tokens."""
-        return self.dim << (len(self.depths) - 1)
+    def widths(self) -> tuple[int, int]:
+        """Widths of the tokens that auxiliary heads read and of the pooled features."""
+        return self.dim << self.auxiliary_stage, self.dim << (len(self.depths) - 1)
+
+    @property
+    def auxiliary_stride(self) -> int:
+        """Pixels per side of a token that auxiliary heads read."""
+        return self.patch_size << self.auxiliary_stage
 
     def build(self, size: int, frames: int, classes: int) -> nn.Module:
         """The model, freshly initialised."""
         from tokred.backbones.videoswin import VideoSwin
 
-        sizes = self.model_dump(exclude={"kind", "patch_size", "tubelet_size"})
+        sizes = self.model_dump(exclude={"kind", "patch_size", "tubelet_size", "auxiliary_stage"})
         patch = (self.tubelet_size, self.patch_size, self.patch_size)
         return VideoSwin(img_size=size, frames=frames, num_classes=classes, patch_size=patch, **sizes)
 

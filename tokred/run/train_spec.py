@@ -43,9 +43,9 @@ class StageSpec(Part):
 
     The learning rate goes from ``lr[0]`` to ``lr[1]`` along half a cosine. ``tokens`` is the share of patches that the
     model sees (those of the object, the rest at random: a cheap start; all for a model with windows), ``hold`` the
-    share of micro-batches whose poses are held for a tubelet, and ``aux`` the weight of the auxiliary losses on the
-    object's place and displacement. ``noise`` and ``slowest`` are those of ``SyntheticActions``; by default as hard as
-    the held-out clips.
+    share of micro-batches whose poses are held for a tubelet, ``aux`` the weight of the auxiliary losses on the
+    object's place and displacement, and ``shape`` that of its class at its own tokens. ``noise`` and ``slowest`` are
+    those of ``SyntheticActions``; by default as hard as the held-out clips.
     """
 
     name: str
@@ -54,6 +54,7 @@ class StageSpec(Part):
     tokens: float = Field(1.0, gt=0, le=1)
     hold: float = Field(1.0, ge=0, le=1)
     aux: float = Field(0.0, ge=0)
+    shape: float = Field(0.0, ge=0)
     noise: float = Field(NOISE, ge=0, le=1)
     slowest: float = Field(SLOWEST, gt=0, le=1)
 
@@ -94,8 +95,8 @@ class TrainSpec(Part):
         if self.data.frames % self.model.tubelet or self.data.frames % 2:
             wrong.append(f"data.frames = {self.data.frames} must be even and a multiple of model.tubelet_size")
         if self.reducer is not None:
-            if any(stage.tokens < 1 or stage.aux > 0 for stage in self.stages):
-                wrong.append("reducer: stages of a reduced model need tokens = 1 and aux = 0")
+            if any(stage.tokens < 1 or stage.aux > 0 or stage.shape > 0 for stage in self.stages):
+                wrong.append("reducer: stages of a reduced model need tokens = 1, aux = 0 and shape = 0")
             if self.attention != "fused":
                 wrong.append("reducer: needs attention = fused, the kernel that a reduced model runs with")
         if wrong:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
-from tokred.data.synthetic import Scene, SyntheticActions, object_share
+from tokred.data.synthetic import SHAPES, Scene, SyntheticActions, object_share
 from tokred.data.synthetic.render import stream_seed
 from tokred.run.train_kernels import working_copy
 from tokred.run.train_spec import StageSpec, TrainSpec
@@ -32,13 +32,18 @@ Result = TypeVar("Result")
 
 
 class AuxHeads(nn.Module):
-    """Where the object is and where it goes, per token and for the clip; only used in training."""
+    """Where the object is and where it goes, per token and for the clip, and what it is; only used in training.
 
-    def __init__(self, dim: int) -> None:
+    Args:
+        dim: width of the tokens; features: width of the pooled features; shape: whether to tell what it is.
+    """
+
+    def __init__(self, dim: int, features: int, shape: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.token = nn.Linear(dim, 6)  # objectness, place (2), displacement (3)
-        self.clip = nn.Linear(dim, 3)  # displacement
+        self.clip = nn.Linear(features, 3)  # displacement
+        self.shape = nn.Linear(dim, len(SHAPES)) if shape else None
 
 
 class Trainee(nn.Module):
@@ -136,12 +141,12 @@ class StepEngine:
         spec, size = self.spec, self.spec.micro_batch
         generator = torch.Generator().manual_seed(stream_seed("micro-batch", spec.seed, step, part))
         hold = torch.rand(1, generator=generator).item() < stage.hold
-        patches = (spec.data.frames // spec.model.tubelet) * (spec.data.size // spec.model.stride) ** 2
+        patches = (spec.data.frames // spec.model.tubelet) * (spec.data.size // spec.model.auxiliary_stride) ** 2
         lottery = torch.rand(size, patches, generator=generator)
         # Another seed of the run takes other clips: offset by whole label blocks, far beyond any run's length.
         first = spec.seed * 80_000_000 + step * spec.batch_size + part * size
         scene = self.source(stage, hold).scene(range(first, first + size))
-        share = object_share(scene, spec.model.tubelet, spec.model.stride, spec.data.frames).flatten(1)
+        share = object_share(scene, spec.model.tubelet, spec.model.auxiliary_stride, spec.data.frames).flatten(1)
         seen = share >= OBJECT_SHARE  # (B, P)
         keep = None
         if stage.tokens < 1:
@@ -168,8 +173,9 @@ class StepEngine:
             features = model.pool(tokens)
             logits = model.head(features).float()
         elif self.spec.reducer is None and isinstance(model, VideoSwin):
-            tokens, _ = model.maps(clips)
-            features = model.pool(tokens)
+            maps = [x for x, _ in model.stages(clips)]
+            tokens = maps[getattr(self.spec.model, "auxiliary_stage", -1)]
+            features = model.pool(maps[-1])
             logits = model.head(features).float()
         else:
             logits = model(clips).float()
@@ -182,10 +188,15 @@ class StepEngine:
             total = total + loss
             figures[f"{labels.name}_loss"] = loss.item()
             figures[f"{labels.name}_top1"] = (part.argmax(-1) == wanted).float().mean().item()
-        if stage.aux > 0 and self.copy.aux is not None and tokens is not None:
-            loss = auxiliary_loss(self.copy.aux, tokens, features, scene, seen, keep, self.spec)
+        heads = self.copy.aux
+        if stage.aux > 0 and heads is not None and tokens is not None:
+            loss = auxiliary_loss(heads, tokens, features, scene, seen, keep, self.spec)
             total = total + stage.aux * loss
             figures["aux_loss"] = loss.item()
+        if stage.shape > 0 and heads is not None and tokens is not None:
+            loss = shape_loss(heads, tokens, scene, seen, keep)
+            total = total + stage.shape * loss
+            figures["shape_loss"] = loss.item()
         figures["loss"] = total.item()
         return total, figures
 
@@ -230,3 +241,20 @@ def auxiliary_loss(
     at_object = (error * here).sum() / here.sum().clamp_min(1)
     whole = (heads.clip(features).float() - change.to(tokens.device)).square().mean()
     return objectness + REGRESSION_WEIGHT * (at_object + whole)
+
+
+def shape_loss(heads: AuxHeads, tokens: Tensor, scene: Scene, seen: Tensor, keep: Tensor | None) -> Tensor:
+    """Cross-entropy of the object's class at each token that shows it.
+
+    Args:
+        as in ``auxiliary_loss``.
+    Returns:
+        scalar, float32.
+    """
+    if heads.shape is None:
+        raise ValueError("these heads do not tell shapes")
+    if keep is not None:
+        seen = seen.gather(1, keep)
+    here = seen.to(tokens.device)
+    wanted = scene.appearance.to(tokens.device)[:, None].expand_as(seen)[here]
+    return F.cross_entropy(heads.shape(heads.norm(tokens[here])).float(), wanted)
