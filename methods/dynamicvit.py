@@ -217,7 +217,7 @@ def gumbel_keep(log_probabilities: Tensor, uniforms: Tensor) -> Tensor:
     gumbel = -(-uniforms.log()).log()
     soft = (log_probabilities + gumbel.to(log_probabilities.dtype)).softmax(dim=-1)[..., 0]
     hard = (soft >= 0.5).to(soft.dtype)
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())  # in this order exactly 0 or 1
 
 
 def ratio_loss(policies: Sequence[Tensor], targets: Sequence[float]) -> Tensor:

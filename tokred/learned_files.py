@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tokred.learned import LearnedError, LearnedReducer
+from tokred.learned import SHIPPED, LearnedError, LearnedReducer
 
 FORMAT = "tokred learned reducer, 1"
 STORED = torch.float16
@@ -59,7 +59,7 @@ def save_learned(
         **(metadata or {}),
         "format": FORMAT,
         "method": reducer.method,
-        "settings": reducer.with_(weights=None).spec if "weights" in reducer.config else reducer.spec,
+        "settings": reducer.with_(weights=SHIPPED).spec if "weights" in reducer.config else reducer.spec,
         "backbone": backbone,
         "backbone_sha256": backbone_sha256,
         "recipe": recipe,

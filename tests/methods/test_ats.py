@@ -1,0 +1,158 @@
+"""ATS against loops; its official variant; places that stay stable over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tokred.attach import attach
+from tokred.dry import dry_run
+from tokred.methods import ATS
+from tokred.methods.ats import official_scores, stabilised
+from tokred.probe import Probe
+from tokred.reducer import Site
+from tokred.reduction import Keep
+from tokred.schedule import ScheduleError
+from tokred.testing import default_backbones
+from tokred.tokens import Grid, Tokens
+
+VIDEO, IMAGE = default_backbones()[:2]
+
+
+def step(
+    reducer: ATS, q: Tensor, k: Tensor, v: Tensor, prefix: int, log_size: Tensor | None = None, **tokens: Any
+) -> Keep | None:
+    b, _, n, _ = q.shape
+    x = torch.zeros(b, n, 3)
+    probe = Probe(x, q, k, v, scale=0.5, prefix=prefix, log_size=log_size, needs=reducer.capabilities.needs)
+    return reducer.reduce(
+        Tokens(x, Grid(1, 1, n - prefix), prefix, **tokens),
+        probe,
+        Site(reducer.site, reducer.schedule.steps(1)[0], 1, 1),
+    )
+
+
+@given(st.integers(2, 9), st.integers(0, 2), st.booleans(), st.booleans(), st.floats(0.1, 0.95), st.integers(0, 999))
+def test_a_step_is_the_definition_by_loops(
+    n: int, prefix: int, mean: bool, biased: bool, keep: float, seed: int
+) -> None:
+    prefix = prefix if mean else max(1, prefix)
+    g = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(2, 3, prefix + n, 4, generator=g) for _ in range(3))
+    log_size = torch.rand(2, prefix + n, generator=g) if biased else None
+    reducer = ATS(keep, score="mean_query" if mean else "class")
+    made = step(reducer, q, k, v, prefix, log_size)
+    left = max(1, int(keep * n))
+    for b in range(2):
+        total = torch.zeros(n, dtype=torch.float64)
+        for h in range(3):
+            query = q[b, h, prefix:].double().mean(0) if mean else q[b, h, 0].double()
+            logits = k[b, h].double() @ query * 0.5 + (0 if log_size is None else log_size[b].double())
+            score = logits.softmax(0) * v[b, h].double().norm(dim=-1)
+            total += score[prefix:] / score[prefix:].sum()
+        best = sorted(sorted(range(n), key=lambda j: -float(total[j]))[:left])
+        if left == n:
+            assert made is None
+        else:
+            assert made is not None
+            assert made.index[b].tolist() == [*range(prefix), *(prefix + j for j in best)]
+
+
+def test_the_score_is_named_where_there_is_no_class_token() -> None:
+    model, _ = VIDEO.build()
+    fast = attach(model, ATS(0.8))
+    assert fast.notes[-1] == "ATS-style (attention of the mean query)"
+    assert attach(IMAGE.build()[0], ATS(0.8)).notes[-1] == "ATS"
+    with pytest.raises(ValueError, match="class token"):
+        attach(model, ATS(0.8, score="class"))
+
+
+def test_counts_round_down_in_every_block_and_stop_at_one() -> None:
+    geometry = attach(IMAGE.build()[0], ATS(0.5)).geometry
+    plan = dry_run(ATS(0.5), geometry)
+    assert [s.n_out - 2 for s in plan.steps] == [32, 16, 8, 4]
+    thin = dry_run(ATS(0.1), geometry)
+    assert [s.n_out - 2 for s in thin.steps] == [6, 1]
+    assert any("int(0.1 * 6) = 0 raised to 1" in note for note in thin.notes)
+
+
+def test_registers_stay_in_front_and_do_not_compete() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 9, 4, generator=g) for _ in range(3))
+    v[:, :, 1] = 1000.0
+    made = step(ATS(0.5), q, k, v, 2)
+    v[:, :, 1] = 0.0
+    again = step(ATS(0.5), q, k, v, 2)
+    assert made is not None
+    assert again is not None
+    assert torch.equal(made.index, again.index)
+    assert made.index[:, :2].tolist() == [[0, 1], [0, 1]]
+
+
+def test_the_official_variant_sums_over_the_batch_and_reads_the_class_column() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 3, 8, 4, generator=g) for _ in range(3))
+    made = step(ATS(0.5, official=True), q, k, v, 1)
+    assert made is not None
+    attention = (q.double() @ k.double().transpose(2, 3) * 0.5).softmax(-1)
+    for h in range(3):
+        total = torch.zeros(7, dtype=torch.float64)
+        for b in range(3):
+            score = torch.tensor([attention[b, h, i, 0] * v[b, h, i].double().norm() for i in range(1, 8)])
+            total += score / score.sum()
+        best = sorted(sorted(range(7), key=lambda j: -float(total[j]))[:3])
+        assert made.index[h].tolist() == [0, *(1 + j for j in best)]
+    assert official_scores(attention, v, 1).shape == (3, 7)
+    clean = step(ATS(0.5), q, k, v, 1)
+    assert clean is not None
+    assert not torch.equal(clean.index, made.index)
+
+
+def test_the_official_variant_takes_no_more_samples_than_heads() -> None:
+    q, k, v = (torch.randn(4, 2, 6, 3) for _ in range(3))
+    with pytest.raises(ValueError, match="at most 2 samples"):
+        step(ATS(0.5, official=True), q, k, v, 1)
+    with pytest.raises(ScheduleError, match="contradicts"):
+        ATS(0.5, official=True, score="mean_query")
+    with pytest.raises(ScheduleError, match="not one of auto, class, mean_query"):
+        ATS(0.5, score="received")
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.data())
+def test_who_stays_keeps_the_place_and_newcomers_fill_the_rest_rising(n: int, b: int, data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, n))
+    subset = st.permutations(range(n)).map(lambda order: order[:size])
+    last = [data.draw(subset) for _ in range(b)]
+    now = [sorted(data.draw(subset)) for _ in range(b)]
+    got = stabilised(torch.tensor(now), torch.tensor(last))
+    for new, old, mine in zip(now, last, got.tolist(), strict=True):
+        newcomers = [token for token in new if token not in old]
+        assert mine == [token if token in new else newcomers.pop(0) for token in old]
+        assert sorted(mine) == new
+
+
+def test_stable_places_are_kept_between_forwards_until_reset() -> None:
+    g = torch.Generator().manual_seed(0)
+    reducer = ATS(0.5, stable=True)
+    assert reducer.capabilities.stateful
+    first, second = ([torch.randn(2, 3, 9, 4, generator=g) for _ in range(3)] for _ in range(2))
+    one = step(reducer, *first, 1)
+    two = step(reducer, *second, 1)
+    fresh = step(ATS(0.5, stable=True), *second, 1)
+    assert one is not None
+    assert two is not None
+    assert fresh is not None
+    assert torch.equal(two.index.sort(1).values, fresh.index.sort(1).values)
+    assert not torch.equal(two.index, fresh.index)
+    stays = (one.index[:, :, None] == two.index[:, None]).any(2)
+    assert torch.equal(one.index[stays], two.index[stays])
+    reducer.reset()
+    again = step(reducer, *second, 1)
+    assert again is not None
+    assert torch.equal(again.index, fresh.index)
+    assert torch.equal(stabilised(torch.tensor([[1, 2]]), torch.tensor([[2, 1], [3, 4]])), torch.tensor([[1, 2]]))

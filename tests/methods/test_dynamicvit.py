@@ -1,0 +1,271 @@
+"""DynamicViT: what inference keeps, what training masks, its losses, its refusals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import tokred
+from tokred.attach import Attached, attach
+from tokred.dry import dry_run
+from tokred.learned import LearnedError, fresh
+from tokred.methods import DynamicViT
+from tokred.methods.dynamicvit import (
+    Predictor,
+    gumbel_keep,
+    logit_distillation,
+    ratio_loss,
+    token_distillation,
+)
+from tokred.reduction import Keep, Mask
+from tokred.schedule import ScheduleError
+from tokred.testing import default_backbones
+
+VIDEO, IMAGE = default_backbones()[:2]
+
+
+def sharpened(reducer: DynamicViT) -> DynamicViT:
+    """Predictors that tell tokens apart."""
+    with torch.no_grad():
+        for i, parameter in enumerate(reducer.parameters()):
+            if parameter.ndim == 2:
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)) * 0.5)
+    return reducer
+
+
+def at_work(reducer: DynamicViT, backbone: Any = IMAGE) -> tuple[Attached, Tensor]:
+    model, pixels = backbone.build()
+    fast = attach(model, reducer)
+    sharpened(reducer)
+    return fast, pixels
+
+
+def test_every_step_keeps_its_share_of_the_original_tokens_in_score_order() -> None:
+    reducer = DynamicViT(0.7)
+    fast, pixels = at_work(reducer)
+    run = fast.run(pixels, record=True)
+    counts = [made.n_out - 2 for _, made in run.steps]
+    assert counts == [int(64 * 0.7), int(64 * 0.7**2), int(64 * 0.7**3)] == [44, 31, 21]
+    x = fast.adapter.embed(fast.host, pixels, None).x
+    for block in fast.adapter.blocks(fast.host)[:1]:
+        x = block(x)
+    scores = reducer.predictors[0](x[:, 2:])[..., 0]
+    site, first = run.steps[0]
+    assert (site.block, site.name) == (1, "before_block")
+    assert isinstance(first, Keep)
+    for row, kept in zip(scores.detach(), first.index, strict=True):
+        best = sorted(range(64), key=lambda j: -float(row[j]))[:44]
+        assert kept.tolist() == [0, 1, *(j + 2 for j in best)]
+
+
+def test_shares_can_be_listed() -> None:
+    geometry = at_work(DynamicViT(0.7))[0].geometry
+    plan = dry_run(DynamicViT((0.9, 0.5, 0.5)), geometry)
+    assert [step.n_out - 2 for step in plan.steps] == [57, 32]
+    assert plan.final == 34
+    with pytest.raises(ScheduleError, match="rises"):
+        DynamicViT((0.5, 0.9))
+
+
+def test_a_step_that_asks_for_more_than_there_is_says_so() -> None:
+    model, _ = IMAGE.build()
+    fast = attach(model, tokred.compose(tokred.build("random_drop:keep=0.1,at=[0]"), DynamicViT(0.7)))
+    assert [step.n_out - 2 for step in fast.plan.steps] == [7]  # type: ignore[union-attr]
+    assert any("44 tokens wanted, 7 are there" in note for note in fast.notes)
+
+
+def test_what_would_leave_no_token_is_refused_with_the_numbers() -> None:
+    model, _ = IMAGE.build()
+    with pytest.raises(ScheduleError, match=r"keep = 0.2 at block 3 leaves int\(64 \* 0.008\) = 0 patches"):
+        attach(model, DynamicViT(0.2))
+    with pytest.raises(ScheduleError, match="ratio_weight = -1"):
+        DynamicViT(0.7, ratio_weight=-1)
+
+
+def test_the_predictor_is_the_published_one_token_by_token() -> None:
+    net: Any = fresh(lambda: Predictor(10), seed=4).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(10)
+    x = torch.randn(2, 5, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    present = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], dtype=torch.float64)
+    for mask in (None, present):
+        got = net(x, mask)
+        for b in range(2):
+            inner = F.gelu(F.linear(F.layer_norm(x[b], (10,), *net.in_conv[0].parameters()), net.in_conv[1].weight))
+            left = range(5) if mask is None else [j for j in range(5) if present[b, j]]
+            shared = sum((inner[j, 5:] for j in left), torch.zeros(5, dtype=torch.float64)) / max(1, len(left))
+            for j in range(5):
+                y = torch.cat([inner[j, :5], shared])
+                y = net.out_conv[4](F.gelu(net.out_conv[2](F.gelu(net.out_conv[0](y)))))
+                assert torch.allclose(got[b, j], y.log_softmax(-1), atol=1e-12)
+
+
+def test_cost_is_the_published_formula() -> None:
+    fast, _ = at_work(DynamicViT(0.7))
+    assert fast.plan is not None
+    c = 24
+    for step in fast.plan.steps:
+        n = step.n_in - 2
+        assert step.macs == n * (c * c + c * c // 2 + c * c // 8 + c // 2)
+        assert step.executed_macs < step.macs + 5 * n * c, "the shared half is multiplied once"
+
+
+@pytest.mark.parametrize("backbone", [VIDEO, IMAGE], ids=["video", "image"])
+def test_training_masks_and_removes_nothing(backbone: Any) -> None:
+    fast, pixels = at_work(DynamicViT(0.7), backbone)
+    fast.train()
+    run = fast.run(pixels, record=True)
+    prefix = fast.geometry.prefix
+    assert run.tokens.count == fast.geometry.tokens
+    policies = [made.policy for _, made in run.steps if isinstance(made, Mask)]
+    assert len(policies) == len(run.steps) == 3
+    for before, after in zip([torch.ones_like(policies[0]), *policies], policies, strict=False):
+        assert set(after.unique().tolist()) == {0.0, 1.0}
+        assert bool((after <= before).all()), "what is dropped stays dropped"
+        assert bool((after[:, :prefix] == 1).all())
+    assert 0.02 < float(policies[0][:, prefix:].detach().mean()) < 0.98
+    assert run.tokens.policy is policies[-1]
+
+
+def test_dropped_tokens_have_no_say_in_training() -> None:
+    """The training logits are those of a model that never saw the dropped tokens, up to the leak of the mask."""
+    fast, pixels = at_work(DynamicViT((0.5,), at=(1,)), VIDEO)
+    fast.train()
+    run = fast.run(pixels[:1], record=True)
+    _, made = run.steps[0]
+    assert isinstance(made, Mask)
+    kept = made.policy[0].nonzero()[:, 0]
+    vit = fast.host
+    x = fast.adapter.blocks(vit)[0](fast.adapter.embed(vit, pixels[:1], None).x)[:, kept]
+    for block in fast.adapter.blocks(vit)[1:]:
+        x = block(x)
+    tokens = replace(run.tokens, x=x, policy=None)
+    alone = fast.adapter.classify(vit, fast.adapter.features(vit, tokens, "mean"), tokens, "mean")
+    assert torch.allclose(run.logits, alone, atol=1e-3)
+
+
+def test_decisions_in_training_come_from_the_clip_and_the_step_alone() -> None:
+    fast, pixels = at_work(DynamicViT(0.7))
+    fast.train()
+
+    def decided(clips: Tensor) -> Tensor:
+        return torch.stack([made.policy for _, made in fast.run(clips, record=True).steps if isinstance(made, Mask)])
+
+    state = torch.get_rng_state()
+    first = decided(pixels)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(decided(pixels), first)
+    assert torch.equal(decided(pixels[1:2]), first[:, 1:2])
+    fast.reducer.progress(1, 10)  # type: ignore[operator]
+    assert not torch.equal(decided(pixels), first)
+
+
+def test_gradient_checkpointing_recomputes_the_same_decisions() -> None:
+    model, pixels = IMAGE.build()
+    plain = attach(model, sharpened_after_attach(model)).train()
+    plain(pixels).square().sum().backward()
+    wanted = {name: p.grad.clone() for name, p in plain.named_parameters() if p.grad is not None}
+    plain.zero_grad()
+    model.set_grad_checkpointing(True)  # type: ignore[operator]
+    plain(pixels).square().sum().backward()
+    got = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    assert got.keys() == wanted.keys()
+    assert all(torch.allclose(got[name], wanted[name], rtol=1e-4, atol=1e-5) for name in wanted)
+
+
+def sharpened_after_attach(model: Any) -> DynamicViT:
+    reducer = DynamicViT(0.7)
+    attach(model, reducer)
+    return sharpened(reducer)
+
+
+def test_gumbel_decisions_have_the_probability_of_the_predictor_and_a_soft_gradient() -> None:
+    g = torch.Generator().manual_seed(0)
+    logits = torch.tensor([0.8, -0.4]).log_softmax(0).expand(1, 20_000, 2).clone().requires_grad_()
+    uniforms = torch.rand(1, 20_000, 2, generator=g, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    kept = gumbel_keep(logits, uniforms)
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    assert abs(float(kept.mean()) - math.exp(float(logits[0, 0, 0]))) < 0.01
+    kept.sum().backward()
+    assert logits.grad is not None
+    assert bool((logits.grad[..., 0] > 0).all())
+    assert torch.allclose(logits.grad[..., 0], -logits.grad[..., 1], atol=1e-6)
+
+
+def test_the_ratio_loss_is_zero_on_target_and_quadratic_off_it() -> None:
+    half = torch.tensor([[1.0, 0, 1, 0], [1, 1, 0, 0]])
+    assert float(ratio_loss([half], [0.5])) == 0
+    assert float(ratio_loss([half, torch.ones(2, 4)], [0.25, 0.5])) == pytest.approx((0.0625 + 0.25) / 2)
+
+
+def test_distillation_is_zero_for_equal_models_and_ignores_dropped_tokens() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(3, 6, generator=g), torch.randn(3, 6, generator=g)
+    assert float(logit_distillation(a, a)) == pytest.approx(0, abs=1e-7)
+    wanted = sum(
+        (b[:, part].softmax(-1) * (b[:, part].log_softmax(-1) - a[:, part].log_softmax(-1))).sum() / 3
+        for part in (slice(0, 2), slice(2, 6))
+    )
+    assert float(logit_distillation(a, b, (slice(0, 2), slice(2, 6)))) == pytest.approx(float(wanted), rel=1e-5)
+    x, y = torch.randn(2, 4, 8, generator=g), torch.randn(2, 4, 8, generator=g)
+    kept = torch.tensor([[1.0, 0, 1, 0], [0, 0, 0, 0]])
+    gap = [(F.layer_norm(x[0, j], (8,)) - F.layer_norm(y[0, j], (8,))).square().mean() for j in (0, 2)]
+    assert float(token_distillation(x, y, kept)) == pytest.approx(float(sum(gap)) / 2, rel=1e-5)
+    assert float(token_distillation(x, y, torch.zeros(2, 4))) == 0
+    with pytest.raises(LearnedError, match="it has 3, the teacher 4"):
+        token_distillation(x[:, :3], y, kept)
+
+
+def test_the_losses_of_a_step_train_the_predictors() -> None:
+    fast, pixels = at_work(DynamicViT(0.7), VIDEO)
+    teacher = attach(fast.host, tokred.build("none"))
+    with torch.no_grad():
+        answers = teacher.run(pixels)
+    fast.train()
+    losses = fast.reducer.training_losses(fast.run(pixels, record=True), answers)  # type: ignore[operator]
+    assert set(losses) == {"ratio", "logits", "tokens"}
+    sum(losses.values()).backward()
+    for stage in fast.reducer.predictors:  # type: ignore[union-attr]
+        assert bool(stage.out_conv[4].weight.grad.any())  # type: ignore[union-attr]
+    alone = fast.reducer.training_losses(fast.run(pixels, record=True), None)  # type: ignore[operator]
+    assert set(alone) == {"ratio"}
+
+
+def test_steps_on_the_losses_bring_the_kept_share_to_its_target() -> None:
+    fast, pixels = at_work(DynamicViT((0.3,), at=(1,), distill_weight=0.0), VIDEO)
+    fast.train()
+    own: Any = fast.reducer
+    optimizer = torch.optim.Adam(own.parameters(), lr=0.01)
+    for step in range(40):
+        own.progress(step, 40)
+        loss = own.training_losses(fast.run(pixels, record=True), None)["ratio"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    shares = []
+    for step in range(40, 48):
+        own.progress(step, 48)
+        made = fast.run(pixels, record=True).steps[0][1]
+        assert isinstance(made, Mask)
+        shares.append(float(made.policy.mean()))
+    assert abs(sum(shares) / len(shares) - 0.3) < 0.08
+
+
+def test_official_predictors_load_by_their_names() -> None:
+    reducer = DynamicViT(0.7, weights=None)
+    fast, _ = at_work(reducer)
+    official = {f"score_predictor.{name}": tensor + 1 for name, tensor in reducer.predictors.state_dict().items()}
+    other = DynamicViT(0.7, weights=None)
+    attach(fast.host, other)
+    other.load_official({**official, "head.weight": torch.ones(2)}, "their file")
+    assert torch.equal(other.predictors[2].out_conv[4].weight, official["score_predictor.2.out_conv.4.weight"])  # type: ignore[union-attr]
+    assert "their file" in other.describe(fast.geometry)[0]
+    with pytest.raises(LearnedError, match="do not fit"):
+        other.load_official({"score_predictor.0.in_conv.0.weight": torch.ones(24)})
