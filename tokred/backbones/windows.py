@@ -86,9 +86,10 @@ def _bias(attn: BiasedAttention, layout: WindowLayout) -> Tensor:
     index = attn.relative_position_index
     full = math.isqrt(index.numel())
     rows = index.view(full, full)[:v, :v].flatten()
-    bias = table.index_select(0, rows).view(v, v, -1).permute(2, 0, 1)[None]  # (1, heads, V, V)
+    # Keys innermost, also in the sum below: the fused kernel copies a mask that is not.
+    bias = table.index_select(0, rows).view(v, v, -1).permute(2, 0, 1)[None].contiguous()  # (1, heads, V, V)
     if len(layout.ranges) == 1:
-        return bias.contiguous()
+        return bias
     return bias + layout.masks[:, None].to(bias.dtype) * BLOCKED
 
 
