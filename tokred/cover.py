@@ -18,7 +18,7 @@ from tokred.tokens import Grid
 FAR = 1 << 30
 """Larger than any squared distance times any number of places that fits."""
 
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Cover:
         origin: the patch grid of the input, of which ``grid`` is a halving or itself.
         window: (frames, rows, columns) of the attention's windows on the grid, before clipping.
         complete: whether token i carries place i, for all i: nothing was reduced.
+        traced: (B, P0) int64, the place of each patch of the input, -1 = on a part of the map that was cut off; None
+            while nothing was cut off, or while nobody traces: then ``ancestors`` says it.
     """
 
     grid: Grid
@@ -44,6 +46,7 @@ class Cover:
     origin: Grid
     window: tuple[int, int, int]
     complete: bool = False
+    traced: Tensor | None = None
 
     @staticmethod
     def whole(
@@ -68,6 +71,36 @@ class Cover:
             home = None if chosen is None or self.home is None else self.home.gather(1, chosen)
         return replace(self, owner=owner, fill=nearest(owner, self.grid), home=home, complete=False)
 
+    def cut(self, grid: Grid, source: Tensor | None) -> Cover:
+        """The cover of a smaller grid that tokens of a whole one fill: what is gone is not filled up again.
+
+        Args:
+            grid: the smaller grid; source: (B, P0) which token carries each patch of the input, where that is traced.
+        Raises:
+            ValueError: the grid was not whole.
+        """
+        if not self.complete:
+            raise ValueError(
+                f"a grid of {tuple(grid)} can only be cut out of a whole one: an earlier step dropped tokens"
+            )
+        whole = Cover.whole(grid, self.owner.shape[0], self.owner.device, self.window, self.origin)
+        return replace(whole, traced=source)
+
+    def halved(self, window: tuple[int, int, int]) -> Cover:
+        """The whole cover of the next stage, behind 2 x 2 patch merging."""
+        owner = self.owner
+        after = Cover.whole(self.grid.halved, owner.shape[0], owner.device, window, self.origin)
+        if self.traced is None:
+            return after
+        places = halved_places(self.grid).to(owner.device)
+        return replace(after, traced=torch.where(self.traced < 0, -1, places[self.traced]))
+
+    def carriers(self) -> Tensor:
+        """Which place each patch of the input is on, (B, P0), -1 = cut off."""
+        if self.traced is not None:
+            return self.traced
+        return ancestors(self.origin, self.grid).to(self.owner.device).expand(self.owner.shape[0], -1)
+
 
 def nearest(owner: Tensor, grid: Grid) -> Tensor:
     """The owner of the nearest owned place, for every place; see ``Cover.fill``.
@@ -82,10 +115,7 @@ def nearest(owner: Tensor, grid: Grid) -> Tensor:
     frames = owner.reshape(b * grid.t, n)
     keys = _keys(grid.h, grid.w).to(owner.device)  # (n, n): squared distance, then raster index
     penalty = torch.where(frames < 0, FAR, 0).to(torch.int32)
-    step = max(1, BLOCK_BYTES // (4 * n * n))
-    parts = [(keys + penalty[i : i + step, None]).amin(-1) for i in range(0, frames.shape[0], step)]
-    found = (parts[0] if len(parts) == 1 else torch.cat(parts)).long() % n  # (B * T, n) places of the frame
-    near = frames.gather(1, found).reshape(b, grid.t, n)
+    near = _nearest_in_frame(frames, keys, penalty).reshape(b, grid.t, n)
     if grid.t == 1:
         return near[:, 0]
     time = torch.arange(grid.t, device=owner.device)
@@ -149,6 +179,25 @@ def halved_places(grid: Grid) -> Tensor:
     small = grid.halved
     t, row, column = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
     return (t * small.per_frame + row // 2 * small.w + column // 2).flatten()
+
+
+def _nearest_in_frame(frames: Tensor, keys: Tensor, penalty: Tensor) -> Tensor:
+    """The owner of the nearest owned place of the same frame, (F, n), -1 where a frame has none."""
+    n = frames.shape[1]
+    step = max(1, BLOCK_BYTES // (4 * n))  # rows of distances that stay in the cache
+    if frames.is_meta or torch.compiler.is_compiling():
+        step = max(1, step // n)
+        parts = [(keys + penalty[i : i + step, None]).amin(-1) for i in range(0, frames.shape[0], step)]
+        return frames.gather(1, torch.cat(parts).long() % n)
+    # Only dropped places need a neighbour.
+    frame, place = (frames < 0).nonzero(as_tuple=True)
+    found = [
+        keys.index_select(0, place[i : i + step]).add_(penalty.index_select(0, frame[i : i + step])).amin(-1)
+        for i in range(0, frame.shape[0], step)
+    ]
+    if not found:
+        return frames
+    return frames.index_put((frame, place), frames[frame, torch.cat(found).long() % n])
 
 
 @lru_cache(maxsize=32)

@@ -61,50 +61,66 @@ def attend_kept(attn: Projections, qkv: Tensor, cover: Cover, layout: WindowLayo
         (B, M, C) before the output projection.
     """
     assert cover.home is not None
-    dim = qkv.shape[2] // 3
-    kv = layout.split(take(qkv[..., dim:], cover.fill), None if attn.qkv.bias is None else attn.qkv.bias[dim:])
-    k, v = (heads_of(part, attn.num_heads) for part in kv.chunk(2, dim=-1))  # (count, B, heads, V, d)
     slots, order = layout.slot[cover.home].sort(dim=1)  # window by window, in the windows' own order
-    q = take(qkv[..., :dim], order)
-    bias = window_bias(attn, layout)
-    form = _one_by_one if layout.volume >= LOOP_VOLUME and not qkv.is_cuda else _padded
-    out = form(q, k, v, slots, bias, layout, scale)
-    return take(out, order.argsort(dim=1))
+    one_by_one = layout.volume >= LOOP_VOLUME and not qkv.is_cuda
+    form = _one_by_one if one_by_one else _padded
+    return form(attn, qkv, cover, slots, order, layout, scale)
 
 
 def _one_by_one(
-    q: Tensor, k: Tensor, v: Tensor, slots: Tensor, bias: Tensor, layout: WindowLayout, scale: float
+    attn: Projections, qkv: Tensor, cover: Cover, slots: Tensor, order: Tensor, layout: WindowLayout, scale: float
 ) -> Tensor:
-    """Each window of each sample with exactly its queries. q (B, M, C), slots (B, M) sorted; (B, M, C)."""
-    b, volume = q.shape[0], layout.volume
+    """Each window of each sample with exactly its queries; everything about a window stays in the cache.
+
+    Args:
+        slots: (B, M) window slots of the tokens, sorted; order: (B, M) the tokens that they are of.
+    """
+    b, m, width = qkv.shape
+    dim, volume, heads = width // 3, layout.volume, attn.num_heads
+    bias = window_bias(attn, layout).to(qkv.dtype)
+    pad = None if attn.qkv.bias is None else attn.qkv.bias[dim:].to(qkv.dtype)
+    places = layout.index.view(layout.count, volume)
+    padding = places == cover.grid.patches
+    padded = padding.any(1).tolist()
+    patterns = [i for i, (start, end) in enumerate(layout.ranges) for _ in range(start, end)]
+    rows = slots % volume
     window = slots // volume
     counts = torch.zeros(b, layout.count, dtype=torch.int64).scatter_add_(1, window, torch.ones_like(window)).tolist()
-    heads = k.shape[2]
-    rows = slots % volume
-    out = []
+    out = qkv.new_empty(b * m, dim)
     for sample in range(b):
+        tokens = qkv[sample]
+        stands = cover.fill[sample][places.clamp_max(cover.grid.patches - 1)]  # (count, V)
         first = 0
-        for pattern, (start, end) in enumerate(layout.ranges):
-            for number in range(start, end):
-                n = counts[sample][number]
-                if n == 0:
-                    continue
-                asked = heads_of(q[sample, first : first + n], heads)[None]
-                added = bias[pattern]
-                if n < volume:
-                    added = added.index_select(1, rows[sample, first : first + n])
-                keys, values = k[number, sample][None], v[number, sample][None]
-                got = F.scaled_dot_product_attention(
-                    asked, keys, values, attn_mask=added[None].to(q.dtype), scale=scale
-                )
-                out.append(got[0].transpose(0, 1).flatten(1))
-                first += n
-    return torch.cat(out).view(q.shape)
+        for number, n in enumerate(counts[sample]):
+            if n == 0:
+                continue
+            asking = order[sample, first : first + n]
+            kv = tokens[:, dim:].index_select(0, stands[number])
+            if padded[number]:
+                kv[padding[number]] = kv.new_zeros(2 * dim) if pad is None else pad
+            added = bias[patterns[number]]
+            if n < volume:
+                added = added.index_select(1, rows[sample, first : first + n])
+            q, k, v = (
+                heads_of(part, heads)[None]
+                for part in (tokens[:, :dim].index_select(0, asking), kv[:, :dim], kv[:, dim:])
+            )
+            got = F.scaled_dot_product_attention(q, k, v, attn_mask=added[None], scale=scale)
+            out.index_copy_(0, asking + sample * m, got[0].transpose(0, 1).flatten(1))
+            first += n
+    return out.view(b, m, dim)
 
 
-def _padded(q: Tensor, k: Tensor, v: Tensor, slots: Tensor, bias: Tensor, layout: WindowLayout, scale: float) -> Tensor:
-    """All windows at once, queries padded to the fullest one. q (B, M, C), slots (B, M) sorted; (B, M, C)."""
-    b, m, dim = q.shape
+def _padded(
+    attn: Projections, qkv: Tensor, cover: Cover, slots: Tensor, order: Tensor, layout: WindowLayout, scale: float
+) -> Tensor:
+    """All windows at once, queries padded to the fullest one; arguments as ``_one_by_one``."""
+    b, m, width = qkv.shape
+    dim = width // 3
+    kv = layout.split(take(qkv[..., dim:], cover.fill), None if attn.qkv.bias is None else attn.qkv.bias[dim:])
+    k, v = (heads_of(part, attn.num_heads) for part in kv.chunk(2, dim=-1))  # (count, B, heads, V, d)
+    q = take(qkv[..., :dim], order)
+    bias = window_bias(attn, layout)
     volume, count = layout.volume, layout.count
     window = slots // volume
     counts = window.new_zeros(b, count).scatter_add(1, window, torch.ones_like(window))
@@ -125,7 +141,7 @@ def _padded(q: Tensor, k: Tensor, v: Tensor, slots: Tensor, bias: Tensor, layout
     added = flat.index_select(0, (pattern[:, None, None] * volume + rows).flatten())
     added = added.view(count, b, most, bias.shape[1], volume).transpose(2, 3)
     out = attend_windows(asked, k, v, added, None, scale)  # (count, B, most, C)
-    return take(out.transpose(0, 1).reshape(b, count * most, dim), cell)
+    return take(take(out.transpose(0, 1).reshape(b, count * most, dim), cell), order.argsort(dim=1))
 
 
 def to_tokens(full: Tensor, cover: Cover, count: int) -> Tensor:
