@@ -165,7 +165,7 @@ class STTS(FramesThenSquares, LearnedReducer):
         if not self.training:
             return keep_frames(tokens, best(scores, left))
         weights = self._soft(tokens, scores, left, 1, site, 0)
-        return MixFrames(weights, tokens.patch_count // scores.shape[1], tokens.prefix)
+        return MixFrames(weights, (tokens.grid.h, tokens.grid.w), tokens.prefix)
 
     def choose_squares(self, tokens: Tokens, anchors: Anchors, site: Site) -> Keep | MixSquares:
         frames = tokens.by_frame()

@@ -90,11 +90,13 @@ class Promise(NamedTuple):
     Args:
         left: patch tokens after it; groups: equal temporal groups after it, None = none.
         notes: corrections that it makes, e.g. a clamped amount.
+        grid: the smaller grid that later steps see, where it cuts one out (``Reduction.grid``) on a hierarchical host.
     """
 
     left: int
     groups: int | None = None
     notes: tuple[str, ...] = ()
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)

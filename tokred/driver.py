@@ -19,7 +19,7 @@ from tokred.probe import Probe
 from tokred.reducer import SITES, Site, TokenReducer
 from tokred.reduction import Move, Reduction, advance, follow
 from tokred.schedule import ScheduleError, Step
-from tokred.tokens import Tokens
+from tokred.tokens import Grid, Tokens
 
 ATTENTION_NEEDS = frozenset(
     {"query", "key", "value", "ffn", "class_row", "mean_query_row", "received", "entropy", "attention"}
@@ -76,11 +76,13 @@ def recorder(records: list[tuple[Site, Reduction]]) -> Perform:
 
 @dataclass(frozen=True)
 class BlockCounts:
-    """Tokens in the attention and in the MLP of one block, prefix included; queries that its attention runs."""
+    """Tokens in the attention and in the MLP of one block, prefix included; queries that its attention runs; the grid
+    that it runs on."""
 
     attention: int
     mlp: int
     queries: int
+    grid: Grid
 
 
 def run_block(
@@ -142,7 +144,9 @@ def run_block(
         tokens = tokens.with_x(fed.x)
     cover = entering.cover
     single = cover is None or cover.home is not None
-    counts = BlockCounts(entering.count, tokens.count, entering.count if single else entering.grid.patches)
+    counts = BlockCounts(
+        entering.count, tokens.count, entering.count if single else entering.grid.patches, entering.grid
+    )
     before_mlp = len(moves)
     crossed = adapter.cross(model, index, tokens)
     if crossed is not None:

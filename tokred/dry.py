@@ -164,4 +164,5 @@ def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], 
         notes=notes,
         queries=tuple(c.queries for c in counts) if geometry.stages else (),
         grid=entering.grid if geometry.stages else None,
+        grids=tuple(c.grid for c in counts) if geometry.stages else (),
     )

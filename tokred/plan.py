@@ -39,6 +39,7 @@ class Plan:
         queries: queries that the attention of each block runs where that differs from ``attention`` (a merged token
             asks from each of its places); empty = the same.
         grid: patch grid of the input, needed to count a hierarchical backbone; None elsewhere.
+        grids: the grid that each block of a hierarchical backbone runs on; empty = those that follow from ``grid``.
     """
 
     embedded: int
@@ -49,3 +50,4 @@ class Plan:
     notes: tuple[str, ...] = ()
     queries: tuple[int, ...] = ()
     grid: Grid | None = None
+    grids: tuple[Grid, ...] = ()

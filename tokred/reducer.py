@@ -169,8 +169,11 @@ class TokenReducer(nn.Module, ABC):
                     count, groups = grid.patches, grid.t
                 for part, own in zip(parts, steps, strict=True):
                     if part.site == site and block in own:
-                        count, groups, more = part.promise(own[block], count, groups, seen)
+                        count, groups, more, cut = part.promise(own[block], count, groups, seen)
                         notes += more
+                        if cut is not None:
+                            grid = cut
+                            seen = replace(seen, grid=grid)
         return notes
 
     def strength_range(self, geometry: Geometry) -> Strength:

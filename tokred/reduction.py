@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokred.precision import full_precision, wide
 from tokred.schedule import ScheduleError
-from tokred.tokens import Tokens
+from tokred.tokens import Grid, Tokens
 
 Fill = float | None
 TINY = torch.finfo(torch.float32).tiny
@@ -43,11 +43,16 @@ class Reduction(ABC):
 
     ``groups`` is the number of equal temporal groups of the patch tokens after the step, None when there are none.
     ``in_position`` tells whether the patch tokens come out in the order they went in.
+    ``grid`` is the smaller grid that the tokens of a whole grid fill after the step, in raster order, where there is
+    one: a host that computes on grids then runs on that one, and does not fill up what is gone.
     """
 
     n_in: int
     n_out: int
     groups: int | None
+    grid: Grid | None = None
+    sets_aside: bool = False
+    brings_back: bool = False
 
     @property
     def linear(self) -> bool:
@@ -95,11 +100,13 @@ class Keep(Reduction):
         index: (B, M) int64, position of each output token in the input, each at most once.
         n_in: tokens before the step.
         groups: equal temporal groups after the step, if there are any.
+        grid: the smaller grid that they fill, if they do.
     """
 
     index: Tensor
     n_in: int
     groups: int | None = None
+    grid: Grid | None = None
 
     @property
     def n_out(self) -> int:  # type: ignore[override]
@@ -338,6 +345,10 @@ def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
     """
     if reduction.n_in != tokens.count:
         raise ValueError(f"the reduction was made for {reduction.n_in} tokens, there are {tokens.count}")
+    if reduction.brings_back:
+        if tokens.aside is None:
+            raise ValueError("the reduction brings tokens back, and none were set aside")
+        return tokens.aside.with_x(reduction.apply(tokens.x, tokens.size))
     source = tokens.source
     if source is not None:
         # One extra place holds -1, so that dropped patches stay dropped.
@@ -354,7 +365,10 @@ def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
                 "a soft assignment (Mix) has no places on a grid, which this backbone's windows need: allowed are "
                 "reductions that say where each token went (Keep, Merge, Fuse)"
             )
-        cover = cover.moved(reduction.positions(), reduction.chosen)
+        if reduction.grid is None:
+            cover = cover.moved(reduction.positions(), reduction.chosen)
+        else:
+            cover = cover.cut(reduction.grid, source)
     policy = tokens.policy
     if isinstance(reduction, Mask):
         policy = reduction.policy
@@ -363,11 +377,13 @@ def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
     return replace(
         tokens,
         x=reduction.apply(tokens.x, tokens.size),
+        grid=tokens.grid if cover is None else cover.grid,
         size=reduction.masses(tokens.size),
         groups=reduction.groups,
         source=source,
         cover=cover,
         policy=policy,
+        aside=tokens if reduction.sets_aside else tokens.aside,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tokred.anchors import Anchors
 from tokred.precision import full_precision, wide
 from tokred.reduction import TINY, Fill, Reduction
+from tokred.tokens import Grid
 
 
 class _SoftCut(Reduction):
@@ -59,16 +60,25 @@ class MixFrames(_SoftCut):
 
     Args:
         weights: (B, k, T) share of each frame in each one that is left.
-        size: tokens per frame; prefix: prefix tokens in front.
+        frame: rows and columns of a frame; prefix: prefix tokens in front.
     """
 
     weights: Tensor
-    size: int
+    frame: tuple[int, int]
     prefix: int = 0
 
     @property
     def groups(self) -> int:  # type: ignore[override]
         return self.weights.shape[1]
+
+    @property
+    def grid(self) -> Grid:  # type: ignore[override]
+        return Grid(self.weights.shape[1], *self.frame)
+
+    @property
+    def size(self) -> int:
+        """Tokens per frame."""
+        return self.frame[0] * self.frame[1]
 
     @property
     def n_in(self) -> int:  # type: ignore[override]
@@ -107,6 +117,10 @@ class MixSquares(_SoftCut):
     @property
     def groups(self) -> int:  # type: ignore[override]
         return self.weights.shape[1]
+
+    @property
+    def grid(self) -> Grid:  # type: ignore[override]
+        return Grid(self.weights.shape[1], self.anchors.rows, self.anchors.columns)
 
     @property
     def n_in(self) -> int:  # type: ignore[override]
@@ -163,6 +177,10 @@ class Chained(Reduction):
     @property
     def groups(self) -> int | None:  # type: ignore[override]
         return self.second.groups
+
+    @property
+    def grid(self) -> Grid | None:  # type: ignore[override]
+        return self.second.grid
 
     @property
     def n_in(self) -> int:  # type: ignore[override]

@@ -1,6 +1,7 @@
 """Reducers that first choose whole frames and then one square in each: what STTS and its stand-ins share.
 
-The survivors are a rectangle of T' x a x b tokens, so frames, grid and order stay.
+The survivors are a rectangle of T' x a x b tokens, so frames, grid and order stay: a host with windows runs on that
+smaller grid, with kept frames and squares side by side, as the official code does.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class FramesThenSquares(TokenReducer):
         time, space: instead of keep, the share of frames and of each frame's tokens, rounded down as in the official
             code: int(time * T) frames, squares of side int(sqrt(int(space * H * W))). One that is not given is 1.
         time_at: block before which frames go (0-based).
-        space_at: block before which squares are cut; default a quarter of the depth.
+        space_at: block before which squares are cut; default a quarter of the depth, on a hierarchical host the first
+            block of the second stage.
     """
 
     site = "before_block"
@@ -103,27 +105,16 @@ class FramesThenSquares(TokenReducer):
         """Both stages before one block, as one reduction."""
         if not (isinstance(first, Keep) and isinstance(second, Keep)):
             raise TypeError(f"{type(first).__name__} and {type(second).__name__} are not two subsets")
-        return Keep(first.index.gather(1, second.index), first.n_in, second.groups)
+        return Keep(first.index.gather(1, second.index), first.n_in, second.groups, second.grid)
 
     def steps(self, geometry: Geometry) -> dict[int, Step]:
-        """The steps of both stages. A hierarchical host fills its grid again at the end of each of its stages, so there
-        both repeat before the first block of every later one; squares are first cut before its second stage."""
-        entries = [block + 1 for block in range(geometry.depth) if geometry.ends_stage(block)]
         time_at, space_at = self.starts(geometry)
         time, space = self.shares(geometry.grid.t)
-        steps: dict[int, Step] = {}
-        for block in sorted({time_at, space_at, *(entry for entry in entries if entry > time_at)}):
-            cut = CutStep(
-                block,
-                len(steps),
-                "keep",
-                1.0,
-                time if block == time_at or block in entries else 1.0,
-                space if block == space_at or (block in entries and block > space_at) else 1.0,
-            )
-            if cut.time < 1 or cut.space < 1:
-                steps[block] = replace(cut, amount=cut.time * cut.space)
-        return steps
+        cuts = {time_at: (time, 1.0), space_at: (1.0, space)}
+        if time_at == space_at:
+            cuts = {time_at: (time, space)}
+        acting = [(block, *shares) for block, shares in cuts.items() if min(shares) < 1]
+        return {block: CutStep(block, i, "keep", t * s, t, s) for i, (block, t, s) in enumerate(acting)}
 
     def starts(self, geometry: Geometry) -> tuple[int, int]:
         """Block of the temporal and of the spatial stage.
@@ -143,8 +134,8 @@ class FramesThenSquares(TokenReducer):
 
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
         now = self._whole(step, count, groups, geometry.grid)
-        frames, rows, columns = self.left(step, geometry.grid, now)
-        return Promise(frames * rows * columns, frames)
+        left = Grid(*self.left(step, geometry.grid, now))
+        return Promise(left.patches, left.t, grid=left if geometry.stages else None)
 
     def describe(self, geometry: Geometry) -> list[str]:
         t, h, w = geometry.grid
@@ -214,7 +205,8 @@ def keep_frames(tokens: Tokens, frames: Tensor) -> Keep:
     size = tokens.patch_count // tokens.groups
     inside = torch.arange(size, device=frames.device)
     index = (frames[..., None] * size + inside).flatten(1)
-    return keep_patches(tokens, index, groups=frames.shape[1])
+    kept = keep_patches(tokens, index, groups=frames.shape[1])
+    return replace(kept, grid=tokens.grid._replace(t=frames.shape[1]))
 
 
 def keep_squares(tokens: Tokens, anchors: Anchors, chosen: Tensor) -> Keep:
@@ -222,7 +214,8 @@ def keep_squares(tokens: Tokens, anchors: Anchors, chosen: Tensor) -> Keep:
     groups = chosen.shape[1]
     places = anchors.places(chosen.device)[chosen]  # (B, T, a * b)
     start = torch.arange(groups, device=chosen.device).mul_(tokens.patch_count // groups)[:, None]
-    return keep_patches(tokens, (places + start).flatten(1), groups=groups)
+    kept = keep_patches(tokens, (places + start).flatten(1), groups=groups)
+    return replace(kept, grid=Grid(groups, anchors.rows, anchors.columns))
 
 
 def best(scores: Tensor, count: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
-from tokred.cover import Cover, Pool, ancestors
+from tokred.cover import Pool
 from tokred.probe import BlockStatistics
 from tokred.reducer import SmallerInput
 from tokred.reduction import Reduction
@@ -63,10 +63,8 @@ def cross_to(tokens: Tokens, x: Tensor, window: tuple[int, int, int]) -> Crossed
     cover = tokens.cover
     if cover is None:
         raise ValueError("only tokens on a whole grid cross to another stage")
-    after = Cover.whole(cover.grid.halved, x.shape[0], x.device, window, cover.origin)
-    source = None
-    if tokens.source is not None:
-        source = ancestors(cover.origin, after.grid).to(x.device).expand(x.shape[0], -1)
+    after = cover.halved(window)
+    source = None if tokens.source is None else after.carriers()
     crossed = replace(tokens, x=x, grid=after.grid, groups=after.grid.t, size=None, source=source, cover=after)
     return Crossed(crossed, Pool(cover, tokens.count, after.grid.t))
 

@@ -28,7 +28,7 @@ def count_stages(geometry: Geometry, plan: Plan) -> MacReport:
     blocks, skipped, merging = [], 0, 0
     for i, (attended, fed) in enumerate(zip(plan.attention, plan.mlp, strict=True)):
         number = g.stage_of(i)
-        grid, stage = g.stage_grid(number), g.stages[number]
+        grid, stage = plan.grids[i] if plan.grids else g.stage_grid(number), g.stages[number]
         pairs, volume = window_pairs(grid, stage.window)
         hidden = g.mlp_hidden * stage.dim // g.dim
         blocks.append(
