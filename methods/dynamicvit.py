@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
-from tokred.learned import SHIPPED, LearnedError, LearnedReducer, fresh, run_wide, uniform
+from tokred.learned import SHIPPED, WHOLE, LearnedError, LearnedReducer, fresh, run_wide, uniform
 from tokred.matching import noise
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Promise, Site, Strength, keep_top
@@ -34,7 +34,6 @@ from tokred.tokens import Tokens
 if TYPE_CHECKING:
     from tokred.attach import Run
 
-WHOLE: tuple[slice, ...] = (slice(None),)
 SMALLEST = 4
 """Width below which the predictor's last hidden layer (a quarter of it) would be empty."""
 
@@ -113,6 +112,10 @@ class DynamicViT(LearnedReducer):
         self.predictors = nn.ModuleList()
 
     def build(self, geometry: Geometry, host: nn.Module | None) -> None:
+        if geometry.stages:
+            raise ScheduleError(
+                f"{self.spec} cannot be trained on a backbone with windows: its masks need attention among all tokens"
+            )
         widths = self.sizes(geometry)
         if min(widths, default=SMALLEST) < SMALLEST:
             raise ScheduleError(f"{self.spec} needs tokens of width {SMALLEST} or more, these have {min(widths)}")
@@ -120,9 +123,7 @@ class DynamicViT(LearnedReducer):
 
     def sizes(self, geometry: Geometry) -> tuple[int, ...]:
         """Width of the tokens at each step, those that leave every token included."""
-        steps = self.schedule.steps(geometry.depth, geometry.sites(self.site))
-        stages = geometry.stages
-        return tuple(stages[geometry.stage_of(s.block)].dim if stages else geometry.dim for s in steps)
+        return (geometry.dim,) * len(self.schedule.blocks(geometry.depth, geometry.sites(self.site)))
 
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Keep | Mask | None:
         predictor = self.predictors[site.index]
@@ -149,11 +150,8 @@ class DynamicViT(LearnedReducer):
 
     def strength_range(self, geometry: Geometry) -> Strength:
         """Down to the base rate at which every step leaves a patch."""
-        sites = geometry.sites(self.site)
-        lowest = 0.0
-        for step in self.schedule.steps(geometry.depth, sites):
-            patches = geometry.grid.patches if sites is None else sites.patches[step.block]
-            lowest = max(lowest, (1.5 / patches) ** (1 / (step.index + 1)))
+        steps = len(self.schedule.blocks(geometry.depth, geometry.sites(self.site)))
+        lowest = (1.5 / geometry.grid.patches) ** (1 / max(1, steps))
         return Strength("keep", 1.0, min(lowest, 1.0), whole=False)
 
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 SHIPPED = "shipped"
 """``weights=`` for those that come with the package, where there are some."""
+
+WHOLE: tuple[slice, ...] = (slice(None),)
+"""Logits that are one classification."""
 
 INIT_STD = 0.02
 
@@ -139,12 +142,13 @@ class LearnedReducer(TokenReducer):
         """Told by a trainer before each step: which one it is, from 0, and of how many."""
         self.step, self.steps_total = step, max(1, steps)
 
-    def training_losses(self, student: Run, teacher: Run | None) -> dict[str, Tensor]:
+    def training_losses(self, student: Run, teacher: Run | None, tasks: Sequence[slice] = WHOLE) -> dict[str, Tensor]:
         """Losses that training adds to the task's, by name, weighted; default none.
 
         Args:
             student: a forward in training mode with its steps recorded.
             teacher: the unreduced frozen model on the same clips, None where the trainer has none.
+            tasks: the parts of the logits that are a classification each.
         """
         return {}
 
@@ -156,11 +160,16 @@ class LearnedReducer(TokenReducer):
         return [f"{self.method or type(self).__name__} is trained ({int(self.trained_steps)} steps{where})"]
 
 
-def untrained(reducer: TokenReducer) -> list[str]:
-    """The learned methods in a reducer whose parameters are random; ask after ``attach`` or ``prepare``."""
+def learned_parts(reducer: TokenReducer) -> list[LearnedReducer]:
+    """The learned methods in a reducer: itself, or those of a composition."""
     from tokred.compose import parts_of
 
-    return [part.spec for part in parts_of(reducer) if isinstance(part, LearnedReducer) and not part.trained]
+    return [part for part in parts_of(reducer) if isinstance(part, LearnedReducer)]
+
+
+def untrained(reducer: TokenReducer) -> list[str]:
+    """The learned methods in a reducer whose parameters are random; ask after ``attach`` or ``prepare``."""
+    return [part.spec for part in learned_parts(reducer) if not part.trained]
 
 
 def fresh(make: Callable[[], Module], seed: int = 0) -> Module:
