@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokred.backbones.videomae import DropPath, Mlp
-from tokred.backbones.windows import Window, attend_windows, relative_index, window_bias, window_layout
+from tokred.backbones.windows import Window, attend_windows, relative_bias, relative_index, window_layout
 from tokred.tokens import Grid
 
 NORM_EPS = 1e-5
@@ -80,8 +80,12 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid, shifted: bool) -> Tensor:
         layout = window_layout(grid, self.window_size, shifted, x.device)
-        q, k, v = self.heads(layout.split(self.qkv(x), self.qkv.bias))
-        out = attend_windows(q, k, v, window_bias(self, layout), layout.ranges, self.scale)
+        # Moving C numbers per token is cheaper than 3C, unless that means projecting padding too.
+        padded = layout.pads.numel() > 0
+        q, k, v = self.heads(layout.split(self.qkv(x), self.qkv.bias) if padded else self.qkv(layout.split(x)))
+        bias = relative_bias(self, layout.volume)[None]
+        masks = layout.added(bias.dtype) if len(layout.ranges) > 1 else None
+        out = attend_windows(q, k, v, bias, layout.ranges, self.scale, masks)
         return cast(Tensor, self.proj(layout.join(out)))
 
 

@@ -107,15 +107,19 @@ class VideoSwin(nn.Module):
             if stage.downsample is not None:
                 x, grid = stage.downsample(x, grid)
 
+    def maps(self, clips: Tensor) -> tuple[Tensor, Grid]:
+        """Tokens after the last block (B, P, C), before the final norm, and their grid."""
+        for found in self.stages(clips):
+            last = found
+        return last
+
     def pool(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) to features (B, C): ``norm`` and the plain mean."""
         return cast(Tensor, self.norm(x)).mean(dim=1)
 
     def forward_features(self, clips: Tensor) -> Tensor:
         """Clips (B, 3, T, H, W) to features before the head, (B, C)."""
-        for x, _ in self.stages(clips):
-            last = x
-        return self.pool(last)
+        return self.pool(self.maps(clips)[0])
 
     def forward(self, clips: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.forward_features(clips)))

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from tokred.tokens import Grid
 
+BLOCKED = -100.0
+"""What the shift mask adds to a blocked pair, as in the reference (finite, so that float16 is safe)."""
+
 Window = tuple[int, int, int]
 
 
@@ -62,6 +65,10 @@ class WindowLayout:
     def to(self, device: torch.device | str) -> WindowLayout:
         """The same layout with its tensors on a device; made once per device."""
         return window_layout(self.grid, self.asked, self.shifted, torch.device(device))
+
+    def added(self, dtype: torch.dtype) -> Tensor:
+        """The masks as numbers to add to scores, (patterns, V, V): 0 or ``BLOCKED``; not to be written to."""
+        return _added(self, dtype)
 
     def split(self, x: Tensor, pad: Tensor | None = None) -> Tensor:
         """Places in raster order to windows: padding, roll and partition in one gather.
@@ -175,6 +182,12 @@ def cut(grid: Grid, window: Window, shift: Window, asked: Window | None = None, 
     ranges = tuple((end - size, end) for size, end in zip(sizes, ends, strict=True))
     slot, pads = slots[: grid.patches].contiguous(), slots[grid.patches :].contiguous()
     return WindowLayout(grid, asked or window, shifted, window, shift, ranges, index, slot, pads, masks)
+
+
+@lru_cache(maxsize=64)
+def _added(layout: WindowLayout, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return layout.masks.to(dtype) * BLOCKED
 
 
 def _spread(axis: Tensor, i: int) -> Tensor:
