@@ -99,7 +99,8 @@ def test_proportional_attention_is_softmax_with_the_log_of_the_masses(dtype: tor
 
 def test_counts_are_taken_before_and_after_the_step_between_attention_and_mlp() -> None:
     _, counts = run(compose(TopK(0.5, at=(1,)), RandomDrop(0.25, at=(1,))))
-    assert counts == (BlockCounts(96, 96, 96), BlockCounts(96, 48, 96), BlockCounts(12, 12, 12))
+    grid = Grid(4, 4, 6)
+    assert counts == (BlockCounts(96, 96, 96, grid), BlockCounts(96, 48, 96, grid), BlockCounts(12, 12, 12, grid))
 
 
 def test_a_recorder_writes_down_what_was_done_and_changes_nothing() -> None:

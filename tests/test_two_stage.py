@@ -71,7 +71,7 @@ def test_the_whole_range_of_keep_is_possible_and_ends_at_one_token() -> None:
     [
         ({"time": 0.1}, r"time = 0.1 leaves none of 8 frames: allowed is 0.125..1"),
         ({"space": 0.001}, r"space = 0.001 leaves none of 14 x 14: allowed is 0.0051..1"),
-        ({"keep": 0.5, "time_at": 4}, "space_at = 3 is before time_at = 4: frames go first"),
+        ({"keep": 0.5, "time_at": 4, "space_at": 3}, "space_at = 3 is before time_at = 4: frames go first"),
         ({"keep": 0.5, "space_at": 12}, r"space_at = 12 is not in 0..11"),
         ({"keep": 0.5, "time_at": -1}, r"time_at = -1 is not in 0..11"),
     ],

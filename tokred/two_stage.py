@@ -44,7 +44,7 @@ class FramesThenSquares(TokenReducer):
             code: int(time * T) frames, squares of side int(sqrt(int(space * H * W))). One that is not given is 1.
         time_at: block before which frames go (0-based).
         space_at: block before which squares are cut; default a quarter of the depth, on a hierarchical host the first
-            block of the second stage.
+            block of the second stage, and never before ``time_at``.
     """
 
     site = "before_block"
@@ -124,7 +124,7 @@ class FramesThenSquares(TokenReducer):
         """
         entries = [block + 1 for block in range(geometry.depth) if geometry.ends_stage(block)]
         default = entries[0] if entries else geometry.depth // 4
-        space_at = default if self.space_at is None else self.space_at
+        space_at = max(default, self.time_at) if self.space_at is None else self.space_at
         for name, block in (("time_at", self.time_at), ("space_at", space_at)):
             if not 0 <= block < geometry.depth:
                 raise ScheduleError(f"{name} = {block} is not in 0..{geometry.depth - 1}")
