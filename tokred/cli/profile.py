@@ -74,7 +74,7 @@ def _lean(found: dict[str, Any]) -> list[str]:
     lines = []
     if found["merging_macs"]:
         lines.append(f"  patch merging between the stages {found['merging_macs'] / GIGA:.4f} GMAC, on whole grids")
-    if found["skipped_macs"]:
+    if found["lean_macs"] != found["total_macs"]:
         lines.append(
             f"  {found['lean_macs'] / GIGA:.3f} GMAC without queries of replicas, as run here: implied speed-up "
             f"{found['unreduced_macs'] / found['lean_macs']:.2f}x"
