@@ -266,6 +266,9 @@ class STA(TokenReducer):
         g, r = (tokens - geometry.prefix) // groups, int(step.amount * frames)
         if geometry.stages:
             r = self._rounded(r, geometry.grid, _window(geometry, step))
+            # What is compared comes from the stage that the step's block belongs to, not from the merged tokens.
+            finished = geometry.stages[geometry.stage_of(step.block)]
+            geometry = replace(geometry, dim=finished.dim, head_dim=finished.dim // finished.heads)
         d = geometry.dim if self.similarity == "ffn" else geometry.head_dim
         first = ((g + 1) // 2) * (g // 2) * d if self.first == "tome" else 0
         return first + (g * g * d if groups > 1 else 0) + max(groups - 2, 0) * g * (g - r) * (d + 1)

@@ -53,15 +53,22 @@ class STAWindow(STA):
             raise ScheduleError(f"first = {first!r} is not one of tome, random")
         self.shifted = shifted
 
+    def check(self, geometry: Geometry) -> list[str]:
+        self._need_windows(geometry)
+        return super().check(geometry)
+
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
-        if not geometry.stages:
-            raise ScheduleError(f"{self.spec} needs a backbone with window attention: on others it would be sta")
+        self._need_windows(geometry)
         if count != geometry.grid.patches:
             raise ScheduleError(
                 f"{self.spec} at block {step.block} needs a whole grid of {geometry.grid.patches} tokens, there are "
                 f"{count}: allowed are the last blocks of stages, once each"
             )
         return super().promise(step, count, groups, geometry)
+
+    def _need_windows(self, geometry: Geometry) -> None:
+        if not geometry.stages:
+            raise ScheduleError(f"{self.spec} needs a backbone with window attention: on others it would be sta")
 
     def _rounded(self, r: int, grid: Grid, window: Window) -> int:
         return r - r % _windows(grid, window)

@@ -126,7 +126,8 @@ class Geometry:
         stage = next(stage for stage in self.stages if stage.dim == dim)
         span = math.prod(min(w, n) for w, n in zip(stage.window, grid, strict=True))
         hidden = self.mlp_hidden * dim // self.dim
-        return replace(self, dim=dim, heads=stage.heads, mlp_hidden=hidden, grid=grid, span=span)
+        head_dim = dim // stage.heads
+        return replace(self, dim=dim, heads=stage.heads, head_dim=head_dim, mlp_hidden=hidden, grid=grid, span=span)
 
     def sites(self, site: str) -> StageSites | None:
         """Where steps of a kind of site act, None without stages.
