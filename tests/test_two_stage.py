@@ -17,7 +17,7 @@ from tokred.testing import default_backbones
 from tokred.tokens import Grid
 from tokred.two_stage import best
 
-VIDEO, IMAGE = default_backbones()[:2]
+VIDEO, IMAGE, *_ = default_backbones()[:2]
 
 VIT = Geometry(
     depth=12, dim=384, heads=6, head_dim=64, mlp_hidden=1536, grid=Grid(8, 14, 14), prefix=0, classes=400,

@@ -9,7 +9,7 @@ import pytest
 from tokred.run.parity import find_files, replay_file
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
-WANTED = {"sta": "*", "tome": "*", "evit": "*", "vid_tldr": "*", "backbones": "*", "sta_videoswin": "*"}
+WANTED = {"sta": "*", "tome": "*", "evit": "*", "vid_tldr": "*", "stts": "*", "backbones": "*", "sta_videoswin": "*"}
 
 
 def golden_files() -> list[object]:
