@@ -14,6 +14,9 @@ import torch
 from tokred.run.parity import (
     ats,
     dynamicvit,
+    eventful,
+    eventful_models,
+    eventful_vivit,
     evit,
     evit_models,
     sta,
@@ -58,6 +61,13 @@ HOSTED: dict[str, Replay] = {
     "wangjk666/STTS PatchNet": stts.stage,
     "wangjk666/STTS MViT": stts_models.mvit,
     "wangjk666/STTS SwinTransformer3D": stts_models.swin,
+    "WISION-Lab/eventful-transformer TokenGate": eventful.gate,
+    "WISION-Lab/eventful-transformer TokenDeltaGate": eventful.gate,
+    "WISION-Lab/eventful-transformer SimpleSTGTGate": eventful.gate,
+    "WISION-Lab/eventful-transformer TokenBuffer": eventful.buffer,
+    "WISION-Lab/eventful-transformer MatmulBuffer": eventful.query_key,
+    "WISION-Lab/eventful-transformer TokenDeltaGate+MatmulDeltaAccumulator": eventful.attention_value,
+    "WISION-Lab/eventful-transformer FactorizedViViT": eventful_vivit.video,
     "VideoMAE ViT end to end": videomae.end_to_end,
     "sin-cos position table": videomae.positions,
     "VideoSwin end to end": videoswin.end_to_end,
@@ -71,12 +81,14 @@ HOSTED: dict[str, Replay] = {
 }
 """What a file calls itself -> how it is replayed."""
 
-BY_CONTENT: tuple[tuple[Callable[[Golden], bool], Replay], ...] = ((ats.is_plain, ats.blocks),)
+BY_CONTENT: tuple[tuple[Callable[[Golden], bool], Replay], ...] = (
+    (ats.is_plain, ats.blocks),
+    (eventful_models.is_backbone, eventful_models.backbone),
+)
 """For files that do not call themselves anything: whether it is this one's, and how it is replayed; the first wins."""
 
 NOT_HOSTED: tuple[tuple[str, str], ...] = (
     (r"STViT|dumbbell|STGM|semantic.token|intra-window spatial", "method stvit is not hosted"),
-    (r"eventful", "method eventful is not hosted"),
 )
 """Files of methods and backbones that exist in the field and are not here: named, and refused."""
 
