@@ -131,7 +131,7 @@ def _compare(
 
 
 def _product(config: Settings, model: VideoSwin) -> STTS | None:
-    """The method of the package with a file's settings, where it has one predictor of a kind at most, temporal first."""
+    """The method of the package with a file's settings, where there is one predictor of a kind, temporal first."""
     firsts = [0]
     for layer in cast(list[Stage], list(model.layers)):
         firsts.append(firsts[-1] + len(layer.blocks))
