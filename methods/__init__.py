@@ -13,6 +13,7 @@ from tokred.methods.sta import STA
 from tokred.methods.sta_window import STAWindow
 from tokred.methods.stts import STTS
 from tokred.methods.stts_heuristic import STTSHeuristic
+from tokred.methods.stvit import STViT, STViTR
 from tokred.methods.tome import ToMe
 from tokred.methods.vid_tldr import VidTLDR
 
@@ -29,6 +30,8 @@ __all__ = [
     "RandomMerge",
     "STAWindow",
     "STTSHeuristic",
+    "STViT",
+    "STViTR",
     "ToMe",
     "TopK",
     "Unreduced",

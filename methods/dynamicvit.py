@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
+from tokred.distillation import logit_distillation
 from tokred.learned import SHIPPED, WHOLE, LearnedError, LearnedReducer, fresh, run_wide, uniform
 from tokred.matching import noise
 from tokred.probe import Probe
@@ -226,24 +227,6 @@ def ratio_loss(policies: Sequence[Tensor], targets: Sequence[float]) -> Tensor:
     """
     parts = [(p.mean(dim=1) - target).square().mean() for p, target in zip(policies, targets, strict=True)]
     return torch.stack(parts).mean()
-
-
-def logit_distillation(student: Tensor, teacher: Tensor, tasks: Sequence[slice] = WHOLE) -> Tensor:
-    """KL divergence of the student's answers from the teacher's, nats, mean over samples, summed over tasks.
-
-    Args:
-        student, teacher: (B, classes); tasks: the parts of the logits that are a classification each.
-    """
-    parts = [
-        F.kl_div(
-            student[:, task].float().log_softmax(-1),
-            teacher[:, task].float().log_softmax(-1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        for task in tasks
-    ]
-    return torch.stack(parts).sum()
 
 
 def token_distillation(student: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:

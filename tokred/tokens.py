@@ -57,6 +57,7 @@ class Tokens:
         cover: the tokens on the places of ``grid``, on hosts that compute on whole grids; else None.
         policy: (B, N) float, 1 = seen by attention and pooling, 0 = masked: how learned methods drop tokens in
             training, where gradients must reach the decision. None = all seen.
+        aside: tokens that a step set aside for a later one to bring back; None = none.
     """
 
     x: Tensor
@@ -69,6 +70,7 @@ class Tokens:
     class_token: bool = True
     cover: Cover | None = None
     policy: Tensor | None = None
+    aside: Tokens | None = None
 
     @property
     def has_class_token(self) -> bool:

@@ -26,6 +26,8 @@ SETTINGS = {
     "dynamicvit": "dynamicvit:keep=0.7",
     "stts": "stts:keep=0.5",
     "stts_heuristic": "stts_heuristic:keep=0.5",
+    "stvit": "stvit:side=2",
+    "stvit_r": "stvit_r:side=2",
     "fewer_frames": "fewer_frames:tubelets=2",
     "lower_resolution": "lower_resolution:rows=3",
 }

@@ -142,7 +142,7 @@ nan_to_num ne neg new_ones norm numpy_T one_hot ones_like pad pow prod rand rand
 repeat_interleave reshape_as rsqrt rsub scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_
 searchsorted sigmoid sign silu silu_ sin softmax softplus sort sqrt square std sub sub_ sum take take_along_dim tanh
 tile topk tril triu unflatten unfold var view_as where zero_ upsample_bicubic2d adaptive_avg_pool1d
-adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool2d
+adaptive_avg_pool3d adaptive_max_pool2d avg_pool1d avg_pool2d avg_pool3d max_pool2d
 """
 
 #: Operators that hold no multiply-add of the convention: counted 0 on purpose, listed apart from unknown ones.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokred.generate import Generate, Recover
 from tokred.reduction import Fuse, Keep, Merge, Mix, Reduction
 from tokred.testing.case import Case, Seen, difference
 from tokred.testing.check import check
@@ -67,11 +68,11 @@ def check_order_and_prefix_kept(case: Case) -> None:
             expect(not twice, f"every kept token once after {where}", "a token that was kept twice")
         occupied = torch.zeros(went.shape[0], reduction.n_out + 1, dtype=torch.bool, device=went.device)
         occupied.scatter_(1, torch.where(went < 0, reduction.n_out, went), True)
-        if not isinstance(reduction, Mix):
+        if not isinstance(reduction, (Mix, Recover)):
             expect(
                 bool(occupied[:, :-1].all()), f"every token after {where} to come from one before it", "an empty one"
             )
-        if capabilities.keeps_order and not isinstance(reduction, (Fuse, Mix)):
+        if capabilities.keeps_order and not isinstance(reduction, (Fuse, Mix, Recover)):
             expect(_in_order(went, reduction.n_out), f"the original order after {where}, as declared", "another order")
         if capabilities.keeps_frames:
             expect(
@@ -91,6 +92,8 @@ def check_restore(case: Case) -> None:
         alone = (went >= 0) & (companions.gather(1, went.clamp_min(0)) == 1)
         if isinstance(reduction, Fuse):
             alone &= went < reduction.n_out - 1  # the fused token is weighted, also when it stands for one
+        if isinstance(reduction, (Generate, Recover)):
+            alone &= went < step.before.prefix  # layers make the others anew
         back = reduction.restore(reduction.apply(x))
         expect(back.shape == x.shape, f"{tuple(x.shape)} restored from {where}", tuple(back.shape))
         wrong = int((alone & (back != x).any(-1)).sum())
