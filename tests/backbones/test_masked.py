@@ -15,7 +15,7 @@ from tokred.backbones.attention import attend_fused
 from tokred.backbones.masked import LEAK, attend_masked, masked_softmax
 from tokred.testing import default_backbones
 
-VIDEO, IMAGE = default_backbones()[:2]
+VIDEO, IMAGE, *_ = default_backbones()[:2]
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 999))
@@ -92,3 +92,28 @@ def test_hosts_do_not_see_masked_tokens(backbone: object) -> None:
     assert torch.allclose(blocks_out(model, pixels, policy, change), masked, atol=1e-4)
     assert not torch.allclose(blocks_out(model, pixels, None, change), plain, atol=1e-3)
     assert bool(blocks_out(model, pixels, torch.zeros(len(pixels), count)).isfinite().all())
+
+
+@given(st.integers(1, 9), st.booleans(), st.integers(0, 999))
+def test_the_fast_form_has_the_values_and_gradients_of_the_map(n: int, biased: bool, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(2, 3, n, 4, generator=g, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    policy = (torch.rand(2, n, generator=g) < 0.6).double().requires_grad_()
+    log_size = torch.rand(2, n, generator=g, dtype=torch.float64) if biased else None
+    logits = q @ k.transpose(-1, -2) * 0.7
+    wanted = masked_softmax(logits if log_size is None else logits + log_size[:, None, None], policy) @ v
+    got = attend_masked(q, k, v, 0.7, policy, log_size)
+    assert torch.allclose(got, wanted, atol=1e-12)
+    cotangent = torch.randn(got.shape, generator=g, dtype=torch.float64)
+    ours = torch.autograd.grad((got * cotangent).sum(), (q, k, v, policy))
+    theirs = torch.autograd.grad((wanted * cotangent).sum(), (q, k, v, policy))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine, other, atol=1e-9)
+
+
+def test_dropout_falls_on_the_weights() -> None:
+    v = torch.eye(4)[None, None]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        out = attend_masked(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), v, 1.0, torch.ones(1, 4), dropout=0.5)
+    assert {round(float(x), 3) for x in out.flatten()} == {0.0, 0.5}
