@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tokred.anchors import side
 from tokred.attach import attach
 from tokred.backbones.geometry import Geometry
 from tokred.compose import compose
@@ -48,6 +49,19 @@ def test_keep_is_split_between_frames_and_squares_and_told() -> None:
     assert reducer.describe(VIT) == ["5 of 8 frames, then one of 9 squares of 12 x 12 in each frame of 14 x 14"]
     assert STTSHeuristic().describe(VIT) == []
     assert STTSHeuristic().steps(VIT) == {}
+
+
+def test_on_windows_squares_are_those_of_the_second_stage() -> None:
+    if len(default_backbones()) < 3:
+        pytest.skip("no windows backbone here")
+    host, _ = default_backbones()[2].build()
+    fast = attach(host, STTSHeuristic(time=0.5, space=0.5))
+    second = fast.geometry.stage_grid(1)
+    assert fast.plan is not None
+    assert fast.notes[-1].endswith(f"in each frame of {second.h} x {second.w}")
+    assert fast.plan.grids[fast.geometry.stages[0].depth] == Grid(
+        second.t // 2, side(second.h, 0.5), side(second.w, 0.5)
+    )
 
 
 def test_an_image_is_one_frame_whose_square_gets_all_of_keep() -> None:

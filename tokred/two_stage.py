@@ -138,8 +138,9 @@ class FramesThenSquares(TokenReducer):
         return Promise(left.patches, left.t, grid=left if geometry.stages else None)
 
     def describe(self, geometry: Geometry) -> list[str]:
-        t, h, w = geometry.grid
-        frames, rows, columns = self.extents(geometry.grid, *self.shares(t))
+        space_at = self.starts(geometry)[1]
+        t, h, w = grid = geometry.stage_grid(geometry.stage_of(space_at))
+        frames, rows, columns = self.extents(grid, *self.shares(t))
         parts = [f"{frames} of {t} frames"] if frames < t else []
         if (rows, columns) != (h, w):
             anchors = Anchors(h, w, rows, columns)
