@@ -111,13 +111,29 @@ def build(spec: str) -> TokenReducer:
     pieces = split_outside_brackets(spec, "+")
     if len(pieces) > 1:
         return compose(*(build(piece) for piece in pieces))
+    cls, rest = _class_of(spec)
+    return _construct(cls, parse_settings(rest, spec), spec)
+
+
+def class_or_reducer(spec: str) -> type[TokenReducer] | TokenReducer:
+    """The class where a spec gives no settings, else the reducer; for checks that choose settings of their own.
+
+    Raises:
+        RegistryError: see ``build``.
+    """
+    if len(split_outside_brackets(spec, "+")) > 1:
+        return build(spec)
+    cls, rest = _class_of(spec)
+    return _construct(cls, parse_settings(rest, spec), spec) if rest else cls
+
+
+def _class_of(spec: str) -> tuple[type[TokenReducer], str]:
+    """The class that one spec names, and its settings as written."""
     head, _, rest = spec.strip().partition(":")
     if _is_path(head):
         name, _, rest = rest.partition(":")
-        cls = _import_class(head, name, spec)
-    else:
-        cls = get(head)
-    return _construct(cls, parse_settings(rest, spec), spec)
+        return _import_class(head, name, spec), rest
+    return get(head), rest
 
 
 def split_specs(text: str) -> list[str]:
