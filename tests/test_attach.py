@@ -19,7 +19,7 @@ from tokred.schedule import Schedule
 from tokred.testing import default_backbones
 from tokred.tokens import Tokens
 
-VIDEO, IMAGE = default_backbones()
+VIDEO, IMAGE, *_ = default_backbones()
 REDUCERS = [STA(r=4), ToMe(r=9, proportional=True), EViT(0.6, at=(0, 1)), RandomMerge(0.5)]
 each_reducer = pytest.mark.parametrize("reducer", REDUCERS, ids=lambda r: r.spec)
 

@@ -14,7 +14,7 @@ from tokred.reducer import TokenReducer
 from tokred.schedule import ScheduleError
 from tokred.testing import default_backbones
 
-VIDEO, IMAGE = default_backbones()
+VIDEO, IMAGE, *_ = default_backbones()
 
 
 @pytest.mark.parametrize(

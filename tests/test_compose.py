@@ -27,7 +27,7 @@ from tokred.reducer import Capabilities
 from tokred.schedule import ScheduleError
 from tokred.testing import default_backbones
 
-VIDEO, IMAGE = default_backbones()
+VIDEO, IMAGE, *_ = default_backbones()
 
 
 @given(

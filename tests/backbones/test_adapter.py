@@ -33,7 +33,7 @@ def test_the_pooled_vector_of_features_that_are_tokens_is_their_mean() -> None:
 
 def test_each_host_has_its_adapter_and_other_models_are_refused_with_the_list() -> None:
     names = [adapter_for(backbone.build()[0]).name for backbone in default_backbones()]
-    assert names == ["tokred.VideoViT", "timm.VisionTransformer"]
+    assert names == ["tokred.VideoViT", "timm.VisionTransformer", "tokred.VideoSwin"]
     with pytest.raises(
         Unsupported, match=r"nn\.modules\.linear\.Linear is not a model .* it reads tokred\.VideoViT, .*timm"
     ):

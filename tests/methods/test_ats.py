@@ -21,7 +21,7 @@ from tokred.schedule import ScheduleError
 from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens
 
-VIDEO, IMAGE = default_backbones()[:2]
+VIDEO, IMAGE, *_ = default_backbones()[:2]
 
 
 def step(

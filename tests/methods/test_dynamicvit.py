@@ -27,7 +27,7 @@ from tokred.reduction import Keep, Mask
 from tokred.schedule import ScheduleError
 from tokred.testing import default_backbones
 
-VIDEO, IMAGE = default_backbones()[:2]
+VIDEO, IMAGE, *_ = default_backbones()[:2]
 
 
 def sharpened(reducer: DynamicViT) -> DynamicViT:

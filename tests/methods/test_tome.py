@@ -20,7 +20,7 @@ from tokred.settings import SettingError
 from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens
 
-VIDEO, IMAGE = default_backbones()
+VIDEO, IMAGE, *_ = default_backbones()
 GEOMETRY = Geometry(
     depth=6, dim=24, heads=3, head_dim=8, mlp_hidden=48, grid=Grid(4, 4, 6), prefix=0, classes=7, kernel=(2, 4, 4)
 )

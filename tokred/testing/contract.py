@@ -55,7 +55,7 @@ def check_reducer(
 
     Args:
         reducer: a class, checked with its defaults (at a middle strength if the defaults do nothing), or an instance.
-        backbones: models to run on; default: a small video ViT, and a small timm ViT with prefix tokens.
+        backbones: models to run on; default: a small video ViT, a small timm ViT with prefix tokens, a small VideoSwin.
         only: the name of one check.
     Returns:
         What passed, and what was skipped for which reason.

@@ -1,4 +1,4 @@
-"""The small random backbones that the contract runs on: a video model, and an image model with prefix tokens."""
+"""The small random backbones that the contract runs on: a video model, an image model with prefix tokens, windows."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Backbone:
 
 
 def default_backbones() -> tuple[Backbone, ...]:
-    """A video ViT without class token, and a timm ViT with class and register token if timm is installed."""
+    """A video ViT without class token, a timm ViT with class and register token if timm is installed, a VideoSwin."""
     image = (Backbone("image", _image),) if importlib.util.find_spec("timm") is not None else ()
-    return (Backbone("video", _video), *image)
+    return (Backbone("video", _video), *image, Backbone("windows", _windows))
 
 
 def _video() -> tuple[nn.Module, Tensor]:
@@ -67,6 +67,24 @@ def _image() -> tuple[nn.Module, Tensor]:
         qk_norm=True,
     )
     return _randomised(model), _inputs(3, 32, 32)
+
+
+def _windows() -> tuple[nn.Module, Tensor]:
+    """3 x 7 x 10 patches, then 3 x 4 x 5 and 3 x 2 x 3: windows that are padded, shifted and clipped; 4 blocks."""
+    from tokred.backbones.videoswin import VideoSwin
+
+    model = VideoSwin(
+        img_size=(14, 20),
+        patch_size=(2, 2, 2),
+        frames=6,
+        dim=16,
+        depths=(1, 2, 1),
+        num_heads=(2, 2, 4),
+        window=(2, 3, 3),
+        mlp_ratio=2,
+        num_classes=7,
+    )
+    return _randomised(model), _inputs(3, 6, 14, 20)
 
 
 def _randomised(model: nn.Module) -> nn.Module:
