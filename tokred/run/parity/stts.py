@@ -101,7 +101,7 @@ def stage(golden: Golden, ledger: Ledger) -> None:
     k, side = settings.whole("k", least=1), settings.whole("anchor_size", least=1)
     stride = settings.take("stride", None)
     anchors = None if time else Anchors(grid.h, grid.w, side, side, stride if stride is None else int(stride))
-    reducer = replayed((x.shape[2], x.shape[2]), settings.number("sigma"))
+    reducer = replayed((x.shape[2], 4) if time else (4, x.shape[2]), settings.number("sigma"))
     holder = reducer.time_score_predictor[0] if time else reducer.space_score_predictor[0]
     load(holder, golden.weights(x.dtype))
 
