@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import cast
 
 import torch
@@ -68,7 +67,7 @@ class WindowLayout:
 
     def added(self, dtype: torch.dtype) -> Tensor:
         """The masks as numbers to add to scores, (patterns, V, V): 0 or ``BLOCKED``; not to be written to."""
-        return _added(self, dtype)
+        return self.masks.to(dtype) * BLOCKED if torch.compiler.is_compiling() else _added(self, dtype)
 
     def split(self, x: Tensor, pad: Tensor | None = None) -> Tensor:
         """Places in raster order to windows: padding, roll and partition in one gather.
@@ -132,16 +131,28 @@ def window_layout(grid: Grid, window: Sequence[int], shifted: bool, device: torc
     wanted = tuple(int(length) for length in window)
     if len(wanted) != 3 or min(wanted) < 1 or min(grid) < 1:
         raise ValueError(f"window {wanted} on a map of {tuple(grid)}: both need three lengths of at least 1")
-    return _layout(grid, wanted, shifted, _CPU if device is None else device)
+    place = _CPU if device is None else device
+    if torch.compiler.is_compiling():  # what is traced knows no cache
+        return _moved(_fresh(grid, wanted, shifted), place)
+    return _kept(grid, wanted, shifted, place)
 
 
 @lru_cache(maxsize=256)
-def _layout(grid: Grid, asked: Window, shifted: bool, device: torch.device) -> WindowLayout:
-    if device != _CPU:
-        base = _layout(grid, asked, shifted, _CPU)
-        with torch.inference_mode(False):
-            tensors = [tensor.to(device) for tensor in (base.index, base.slot, base.pads, base.masks)]
-        return WindowLayout(grid, asked, shifted, base.window, base.shift, base.ranges, *tensors)
+def _kept(grid: Grid, asked: Window, shifted: bool, device: torch.device) -> WindowLayout:
+    # The cached tensors outlive the caller's mode: no inference tensors.
+    with torch.inference_mode(False):
+        if device == _CPU:
+            return _fresh(grid, asked, shifted)
+        return _moved(_kept(grid, asked, shifted, _CPU), device)
+
+
+def _moved(layout: WindowLayout, device: torch.device) -> WindowLayout:
+    index, slot, pads, masks = [part.to(device) for part in (layout.index, layout.slot, layout.pads, layout.masks)]
+    sizes = (layout.grid, layout.asked, layout.shifted, layout.window, layout.shift, layout.ranges)
+    return WindowLayout(*sizes, index, slot, pads, masks)
+
+
+def _fresh(grid: Grid, asked: Window, shifted: bool) -> WindowLayout:
     window, shift = clipped(grid, asked, shifted)
     return cut(grid, window, shift, asked, shifted)
 
@@ -154,33 +165,31 @@ def cut(grid: Grid, window: Window, shift: Window, asked: Window | None = None, 
         window: lengths (t, h, w); shift: roll per axis, shorter than the window.
         asked, shifted: what to write into the layout; default: the window itself.
     """
+    # Lists where expressions would do: torch.compile traces these. On the CPU, whatever the default device is.
     counts = [math.ceil(length / size) for length, size in zip(grid, window, strict=True)]
-    # The cached tensors outlive the caller's mode: not inference tensors, and not on the caller's default device.
-    with torch.inference_mode(False):
-        places, valid, mixed, regions = [], [], [], []
-        for length, size, roll, count in zip(grid, window, shift, counts, strict=True):
-            rolled = (torch.arange(count * size, device=_CPU) + roll) % (count * size)
-            places.append(rolled.view(count, size))
-            valid.append(rolled.view(count, size) < length)
-            # Only the last window of a shifted axis holds two regions: what was there, and what was rolled in.
-            mixed.append((torch.arange(count, device=_CPU) == count - 1) & (roll > 0))
-            regions.append(torch.arange(size, device=_CPU) >= size - roll)
-        t, h, w = (_spread(axis, i) for i, axis in enumerate(places))
-        inside = _spread(valid[0], 0) & _spread(valid[1], 1) & _spread(valid[2], 2)
-        index = torch.where(inside, (t * grid.h + h) * grid.w + w, grid.patches)
-        pattern = 4 * mixed[0].long()[:, None, None] + 2 * mixed[1].long()[:, None] + mixed[2].long()
-        order = pattern.flatten().argsort(stable=True)
-        index = index.reshape(math.prod(counts), math.prod(window))[order].flatten().contiguous()
-        slots = index.argsort(stable=True)
-        bits = list(product(*((False, True) if roll else (False,) for roll in shift)))
-        masks = torch.stack([_blocked(bit, regions) for bit in bits])
-    sizes = [
-        math.prod((1 if last else count - 1) if roll else count for last, roll, count in zip(bit, shift, counts))
-        for bit in bits
-    ]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    ranges = tuple((end - size, end) for size, end in zip(sizes, ends, strict=True))
+    places, valid, mixed, regions, sizes = [], [], [], [], [1]
+    bits: list[tuple[bool, ...]] = [()]
+    for length, size, roll, count in zip(grid, window, shift, counts, strict=True):
+        rolled = (torch.arange(count * size, device=_CPU) + roll) % (count * size)
+        places.append(rolled.view(count, size))
+        valid.append(rolled.view(count, size) < length)
+        # Only the last window of a shifted axis holds two regions: what was there, and what was rolled in.
+        mixed.append((torch.arange(count, device=_CPU) == count - 1) & (roll > 0))
+        regions.append(torch.arange(size, device=_CPU) >= size - roll)
+        choices = [(False, count - 1), (True, 1)] if roll else [(False, count)]
+        sizes = [n * times for n in sizes for _, times in choices]
+        bits = [(*bit, last) for bit in bits for last, _ in choices]
+    t, h, w = [_spread(axis, i) for i, axis in enumerate(places)]
+    inside = _spread(valid[0], 0) & _spread(valid[1], 1) & _spread(valid[2], 2)
+    index = torch.where(inside, (t * grid.h + h) * grid.w + w, grid.patches)
+    pattern = 4 * mixed[0].long()[:, None, None] + 2 * mixed[1].long()[:, None] + mixed[2].long()
+    order = pattern.flatten().argsort(stable=True)
+    index = index.reshape(math.prod(counts), math.prod(window))[order].flatten().contiguous()
+    slots = index.argsort(stable=True)  # padding has the largest number, so it comes last
     slot, pads = slots[: grid.patches].contiguous(), slots[grid.patches :].contiguous()
+    masks = torch.stack([_blocked(bit, regions) for bit in bits])
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    ranges = tuple([(end - size, end) for size, end in zip(sizes, ends, strict=True)])
     return WindowLayout(grid, asked or window, shifted, window, shift, ranges, index, slot, pads, masks)
 
 
@@ -199,7 +208,7 @@ def _spread(axis: Tensor, i: int) -> Tensor:
 
 def _blocked(mixed: Sequence[bool], regions: Sequence[Tensor]) -> Tensor:
     """Pairs of slots of different regions, (V, V) bool, in a window that is the last one on the ``mixed`` axes."""
-    t, h, w = (region & bit for region, bit in zip(regions, mixed, strict=True))
+    t, h, w = [region & bit for region, bit in zip(regions, mixed, strict=True)]
     place = (4 * t.long()[:, None, None] + 2 * h.long()[:, None] + w.long()).flatten()
     return place[:, None] != place[None, :]
 
