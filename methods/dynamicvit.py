@@ -85,6 +85,9 @@ class DynamicViT(LearnedReducer):
         weights: "shipped" (those that come with the package for the backbone, if any), a safetensors file, or none.
         ratio_weight: weight of the loss that pulls kept shares to their targets (official 2, for DeiT-B 5).
         distill_weight: weight of the two distillation losses each (official 0.5).
+        gradient_bound: in training, the largest gradient of one sample's loss with respect to one decision; none = as
+            it is (official). Where almost all that a token attends to is dropped, that gradient is thousands of times
+            what the decision can matter, and drowns all others.
     """
 
     site = "before_block"
@@ -100,16 +103,20 @@ class DynamicViT(LearnedReducer):
         weights: str | None = SHIPPED,
         ratio_weight: float = 2.0,
         distill_weight: float = 0.5,
+        gradient_bound: float | None = None,
     ) -> None:
         for name, value in (("ratio_weight", ratio_weight), ("distill_weight", distill_weight)):
             if value < 0:
                 raise ScheduleError(f"{name} = {value} is negative: allowed is 0 or more")
+        if gradient_bound is not None and gradient_bound <= 0:
+            raise ScheduleError(f"gradient_bound = {gradient_bound} is not above 0")
         super().__init__(Schedule(at=at, keep=keep), weights)
         if isinstance(keep, (tuple, list)) and any(late > early for early, late in pairwise(keep)):
             raise ScheduleError(f"keep = {tuple(keep)} rises: shares are of the original tokens, so they can only fall")
         self.listed = isinstance(keep, (tuple, list))
         self.ratio_weight = ratio_weight
         self.distill_weight = distill_weight
+        self.gradient_bound = gradient_bound
         self.predictors = nn.ModuleList()
 
     def build(self, geometry: Geometry, host: nn.Module | None) -> None:
@@ -201,6 +208,9 @@ class DynamicViT(LearnedReducer):
         assert tokens.sample_seed is not None
         integers = noise(tokens.sample_seed, 2 * x.shape[1], self.step, site.block)
         kept = gumbel_keep(log_probabilities, uniform(integers).reshape(log_probabilities.shape)) * before
+        if self.gradient_bound is not None and kept.requires_grad:
+            bound = self.gradient_bound / len(x)  # the trainer takes the mean over samples
+            kept.register_hook(lambda gradient: gradient.clamp(-bound, bound))
         front = kept.new_ones(kept.shape[0], tokens.prefix)
         return Mask(torch.cat([front, kept], dim=1), tokens.groups)
 

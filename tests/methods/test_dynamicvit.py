@@ -186,6 +186,20 @@ def sharpened_after_attach(model: Any) -> DynamicViT:
     return sharpened(reducer)
 
 
+def test_the_gradient_of_a_decision_can_be_bounded() -> None:
+    largest = {}
+    for bound in (None, 1e-3, 1e9):
+        fast, pixels = at_work(DynamicViT((0.5,), at=(1,), gradient_bound=bound), VIDEO)
+        fast.train()
+        fast(pixels).square().sum().backward()
+        stage: Any = fast.reducer.predictors[0]  # type: ignore[index]
+        largest[bound] = float(stage.out_conv[4].weight.grad.abs().max())
+    assert largest[1e9] == largest[None]
+    assert 0 < largest[1e-3] < 0.1 * largest[1e9]
+    with pytest.raises(ScheduleError, match="gradient_bound = 0"):
+        DynamicViT(0.5, gradient_bound=0.0)
+
+
 def test_gumbel_decisions_have_the_probability_of_the_predictor_and_a_soft_gradient() -> None:
     g = torch.Generator().manual_seed(0)
     logits = torch.tensor([0.8, -0.4]).log_softmax(0).expand(1, 20_000, 2).clone().requires_grad_()
