@@ -97,7 +97,7 @@ class CrossLayer(nn.Module):
 
     def __init__(self, size: LayerSize, *, bias: bool = True, scale: float = LAYER_SCALE) -> None:
         super().__init__()
-        self.start = scale
+        self.first_scale = scale
         self.norm1 = nn.LayerNorm(size.dim, eps=NORM_EPS)
         self.attn = CrossAttention(size, bias)
         self.norm2 = nn.LayerNorm(size.dim, eps=NORM_EPS)
@@ -108,8 +108,8 @@ class CrossLayer(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Start values of the layer scale."""
         with torch.no_grad():
-            self.layer_scale_1.fill_(self.start)
-            self.layer_scale_2.fill_(self.start)
+            self.layer_scale_1.fill_(self.first_scale)
+            self.layer_scale_2.fill_(self.first_scale)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Residual and layer scale of an attention output (B, M, C), then the MLP.

@@ -9,7 +9,16 @@ import pytest
 from tokred.run.parity import find_files, replay_file
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
-WANTED = {"sta": "*", "tome": "*", "evit": "*", "vid_tldr": "*", "stts": "*", "backbones": "*", "sta_videoswin": "*"}
+WANTED = {
+    "sta": "*",
+    "tome": "*",
+    "evit": "*",
+    "vid_tldr": "*",
+    "stts": "*",
+    "backbones": "*",
+    "sta_videoswin": "*",
+    "stvit": "*",
+}
 
 
 def golden_files() -> list[object]:
@@ -29,8 +38,3 @@ def test_published_code_agrees(path: Path) -> None:
     assert report.max_error is not None or report.decisions is not None
     if report.decisions is not None:
         assert report.decisions[0] == report.decisions[1]
-
-
-def test_files_of_what_is_not_hosted_are_refused_by_name(shared: Path) -> None:
-    reports = [replay_file(path) for path in find_files(shared / "golden" / "stvit")]
-    assert {(report.status, report.detail) for report in reports} == {("refused", "method stvit is not hosted")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from tokred.run.parity import (
     sta_videoswin,
     stts,
     stts_models,
+    stvit,
+    stvit_models,
     tome,
     tome_models,
     vid_tldr,
@@ -84,13 +85,13 @@ HOSTED: dict[str, Replay] = {
 BY_CONTENT: tuple[tuple[Callable[[Golden], bool], Replay], ...] = (
     (ats.is_plain, ats.blocks),
     (eventful_models.is_backbone, eventful_models.backbone),
+    (stvit.is_pooling, stvit.pooling),
+    (stvit.is_layer, stvit.layer),
+    (stvit_models.is_columnar, stvit_models.columnar),
+    (stvit_models.is_stage, stvit_models.stage),
+    (stvit_models.is_swin, stvit_models.swin),
 )
-"""For files that do not call themselves anything: whether it is this one's, and how it is replayed; the first wins."""
-
-NOT_HOSTED: tuple[tuple[str, str], ...] = (
-    (r"STViT|dumbbell|STGM|semantic.token|intra-window spatial", "method stvit is not hosted"),
-)
-"""Files of methods and backbones that exist in the field and are not here: named, and refused."""
+"""For files that do not call themselves by a fixed name: whether it is this one's, and how it is replayed; the first wins."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def replay_file(path: Path | str) -> FileReport:
         kind = golden.kind
         replay = HOSTED.get(kind) or next((how for fits, how in BY_CONTENT if fits(golden)), None)
         if replay is None:
-            status, detail = "refused", _why_not(golden)
+            status, detail = "refused", f"unknown kind: {golden.kind[:120]}; known are {', '.join(HOSTED)}"
         else:
             with torch.random.fork_rng(devices=[]):
                 replay(golden, ledger)
@@ -199,12 +200,3 @@ def replay_file(path: Path | str) -> FileReport:
         detail,
         time.perf_counter() - start,
     )
-
-
-def _why_not(golden: Golden) -> str:
-    take = golden.settings.take
-    told = " ".join(str(take(name, "")) for name in ("method", "kind", "repo", "source", "config"))
-    for pattern, reason in NOT_HOSTED:
-        if re.search(pattern, told, re.IGNORECASE):
-            return reason
-    return f"unknown kind: {golden.kind[:120]}; known are {', '.join(HOSTED)}"
