@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FOLDERS = {"tokred", "methods", "experiments", "notebooks", "tests", "benchmarks"}
+FOLDERS = {"tokred", "methods", "experiments", "notebooks", "tests", "benchmarks", "docs"}
 FILES = {"pyproject.toml", "README.md", "Makefile", "LICENSE"}
 LEFT_BEHIND = {"results", "runs", "build", "dist"}  # made by running and building, ignored by git
 

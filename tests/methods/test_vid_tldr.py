@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from tokred.attach import attach
 from tokred.backbones.geometry import Geometry
+from tokred.compose import compose
 from tokred.dry import dry_run
 from tokred.measure.flops import count
-from tokred.methods import VidTLDR
+from tokred.methods import STA, VidTLDR
 from tokred.methods.vid_tldr import LEAST_MASS, saliency_of
 from tokred.probe import Probe
 from tokred.reducer import Site
@@ -24,7 +26,7 @@ from tokred.schedule import ScheduleError, Step
 from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens
 
-VIDEO, IMAGE = default_backbones()
+VIDEO, IMAGE = default_backbones()[:2]
 GEOMETRY = Geometry(
     depth=6, dim=24, heads=3, head_dim=8, mlp_hidden=48, grid=Grid(4, 4, 6), prefix=0, classes=7, kernel=(2, 4, 4)
 )
@@ -174,6 +176,17 @@ def test_attention_that_underflows_and_tokens_without_length_give_no_nan() -> No
     assert bool(after.masses.isfinite().all())
 
 
+def test_tokens_without_length_are_close_to_nothing() -> None:
+    """The official similarities are not numbers: everything would merge into the first such odd token."""
+    x, q, k = made(8)
+    x = x.abs() + 0.1
+    x[:, [4, 7]] = 0
+    _, merge = step_on(x, q, k, 19)
+    assert merge is not None
+    assert bool((merge.assign[:, ::2] != merge.assign[:, [7]]).all()), "nothing merges into the odd one"
+    assert merge.assign[:, 4].tolist() == [0, 0], "the even one is the last to merge"
+
+
 def test_no_order_of_the_samples_and_no_dtype_changes_a_decision() -> None:
     x, q, k = (part.half() for part in made(6))
     _, wide = step_on(x.float(), q.float(), k.float(), 12)
@@ -249,6 +262,14 @@ def test_a_large_r_is_clamped_to_half_and_told() -> None:
     assert VidTLDR(r=(0.5, 24)).check(GEOMETRY) == []
 
 
+def test_temporal_groups_end_with_the_first_merge() -> None:
+    first, second = VidTLDR(r=(0.005, 5)).schedule.steps(6)[:2]
+    assert VidTLDR().promise(first, 96, 4, GEOMETRY)[:3] == (96, 4, ())
+    assert VidTLDR().promise(second, 96, 4, GEOMETRY)[:3] == (91, None, ())
+    with pytest.raises(ScheduleError, match="equal temporal groups"):
+        compose(VidTLDR(r=(5,)), STA(r=2)).check(GEOMETRY)
+
+
 UMT_B: dict[str, Any] = {"depth": 12, "dim": 768, "heads": 12, "head_dim": 64, "mlp_hidden": 3072}
 UMT_L: dict[str, Any] = {"depth": 24, "dim": 1024, "heads": 16, "head_dim": 64, "mlp_hidden": 4096}
 
@@ -277,6 +298,13 @@ def test_multiply_adds_of_the_published_settings(size: dict[str, Any], r: Any, g
     for step in plan.steps:
         assert step.macs == ((step.n_in + 1) // 2) * (step.n_in // 2) * geometry.dim
         assert step.executed_macs == step.macs + step.n_in**2 * geometry.dim, "streaming the entropy"
+
+
+def test_prefix_tokens_are_in_the_attention_and_not_in_the_matching() -> None:
+    geometry = replace(GEOMETRY, prefix=2)
+    (step,) = dry_run(VidTLDR(r=(4,)), geometry).steps
+    assert (step.n_in, step.macs) == (98, 48 * 48 * 24)
+    assert step.executed_macs == step.macs + 98 * 98 * 24
 
 
 def test_what_ran_is_told_where_it_is_not_the_official_method() -> None:
