@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from tokred import Capabilities, Merge, Probe, Reduction, Schedule, Site, TokenReducer, Tokens
+
+# The slow VideoSwin, written a second time for the golden files, is a reference here too.
+REFERENCES = str(Path(__file__).parents[1] / "parity")
+if REFERENCES not in sys.path:
+    sys.path.insert(0, REFERENCES)
 
 
 class Watch(TokenReducer):
