@@ -91,7 +91,7 @@ BY_CONTENT: tuple[tuple[Callable[[Golden], bool], Replay], ...] = (
     (stvit_models.is_stage, stvit_models.stage),
     (stvit_models.is_swin, stvit_models.swin),
 )
-"""For files that do not call themselves by a fixed name: whether it is this one's, and how it is replayed; the first wins."""
+"""For files whose own names vary: whether it is this one's, and how it is replayed; the first wins."""
 
 
 @dataclass(frozen=True)

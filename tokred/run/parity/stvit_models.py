@@ -25,6 +25,9 @@ from tokred.semantic import SemanticTokens
 from tokred.tokens import Grid, Tokens
 
 EPS = 1e-5
+RELATIVE = 5e-5
+"""Tolerance of models, relative to the largest magnitude: norms of nearly equal channels magnify rounding."""
+
 LAYER = {"layer_scale_1": "ls1.gamma", "layer_scale_2": "ls2.gamma"}
 
 
@@ -81,13 +84,15 @@ def columnar(golden: Golden, ledger: Ledger) -> None:
     adapter = attached.adapter
     actions = actions_of((reducer,), attached.geometry)
     tokens, _ = run_blocks(adapter, host, tokens, actions, proportional=False, perform=look)
-    ledger.value("tokens_before_stgm", entering[0], golden.floats("tokens_before_stgm", 3))
+    ledger.value("tokens_before_stgm", entering[0], golden.floats("tokens_before_stgm", 3), relative=RELATIVE)
     for i, made in enumerate(generation.steps(entering[0].unflatten(1, tuple(grid)))):
         if f"s{i}" in golden:
-            ledger.value(f"s{i}", made, golden.floats(f"s{i}", 3))
-    ledger.value("tokens_out", tokens.x, golden.floats("tokens_out", 3))
+            ledger.value(f"s{i}", made, golden.floats(f"s{i}", 3), relative=RELATIVE)
+    ledger.value("tokens_out", tokens.x, golden.floats("tokens_out", 3), relative=RELATIVE)
     features = adapter.features(host, tokens, "mean")
-    ledger.value("logits", adapter.classify(host, features, tokens, "mean"), golden.floats("logits", 2))
+    ledger.value(
+        "logits", adapter.classify(host, features, tokens, "mean"), golden.floats("logits", 2), relative=RELATIVE
+    )
 
 
 @torch.no_grad()
@@ -110,7 +115,7 @@ def stage(golden: Golden, ledger: Ledger) -> None:
     settings.agree("patch_merging_after", merges)
     if merges:
         out, _ = merging(under(weights, "downsample."))(out, Grid(1, side, side))
-    ledger.value("out", out, golden.floats("out", 3))
+    ledger.value("out", out, golden.floats("out", 3), relative=RELATIVE)
     config.finish()
 
 
@@ -159,7 +164,12 @@ def swin(golden: Golden, ledger: Ledger) -> None:
             side = grid.h
     x = F.layer_norm(x, x.shape[2:], weights["norm.weight"], weights["norm.bias"], EPS).mean(dim=1)
     config.agree("num_classes", weights["head.weight"].shape[0])
-    ledger.value("logits", F.linear(x, weights["head.weight"], weights.get("head.bias")), golden.floats("logits", 2))
+    ledger.value(
+        "logits",
+        F.linear(x, weights["head.weight"], weights.get("head.bias")),
+        golden.floats("logits", 2),
+        relative=RELATIVE,
+    )
     config.without_effect(
         "drop_path_rate", "use_global", "shortcut", "sample_window_size", "relative_pos", "use_conv_pos"
     )
@@ -181,7 +191,7 @@ def _compare_blocks(golden: Golden, ledger: Ledger, name: str, outputs: list[Ten
     for i in golden.numbered(rf"{re.escape(name)}\.(\d+)"):
         if i >= len(outputs):
             raise Malformed(f"there is {name}.{i}, but the stage has {len(outputs)} layers")
-        ledger.value(f"{name}.{i}", outputs[i], golden.floats(f"{name}.{i}", 3))
+        ledger.value(f"{name}.{i}", outputs[i], golden.floats(f"{name}.{i}", 3), relative=RELATIVE)
 
 
 def _stem(weights: dict[str, Tensor], x: Tensor) -> Tensor:
