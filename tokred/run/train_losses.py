@@ -1,0 +1,88 @@
+"""Auxiliary losses of training on generated clips, whose truth is known: where the object is and goes, what it is."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokred.data.synthetic import SHAPES, Scene
+from tokred.run.train_spec import TrainSpec
+
+# An object covers few tokens and moves little in these units; the weights bring the parts to the size of the others.
+REGRESSION_WEIGHT = 5.0
+OBJECT_SHARE = 0.05
+
+
+class AuxHeads(nn.Module):
+    """Where the object is and where it goes, per token and for the clip, and what it is; only used in training.
+
+    Args:
+        dim: width of the tokens; features: width of the pooled features; shape: whether to tell what it is.
+    """
+
+    def __init__(self, dim: int, features: int, shape: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.token = nn.Linear(dim, 6)  # objectness, place (2), displacement (3)
+        self.clip = nn.Linear(features, 3)  # displacement
+        self.shape = nn.Linear(dim, len(SHAPES)) if shape else None
+
+
+def auxiliary_loss(
+    heads: AuxHeads,
+    tokens: Tensor,
+    features: Tensor,
+    scene: Scene,
+    seen: Tensor,
+    keep: Tensor | None,
+    spec: TrainSpec,
+) -> Tensor:
+    """Losses of objectness per token, of the object's place at its tokens, and of its displacement over the clip.
+
+    Args:
+        heads: their layers.
+        tokens: last block's output, (B, K, C).
+        features: pooled features, (B, C).
+        scene: the clips' truth.
+        seen: (B, P) bool, patches that show the object.
+        keep: (B, K) patches that the model saw; None = all, K = P.
+        spec: the recipe.
+    Returns:
+        scalar, float32.
+    """
+    tubelets = scene.rendered.clips.shape[2] // spec.model.tubelet
+    b, patches = seen.shape
+    place = scene.rendered.centre / (spec.data.size / 2) - 1
+    state = torch.cat([place, scene.rendered.scale.log()[..., None]], dim=-1)  # (B, poses, 3)
+    state = state.reshape(b, tubelets, -1, 3).mean(2)
+    change = state[:, -1] - state[:, 0]  # (B, 3)
+    spread = state[:, :, :2].repeat_interleave(patches // tubelets, dim=1)  # (B, P, 2)
+    wanted = torch.cat([spread, change[:, None].expand(-1, patches, -1)], dim=-1)
+    if keep is not None:
+        seen = seen.gather(1, keep)
+        wanted = wanted.gather(1, keep[..., None].expand(-1, -1, 5))
+    wanted, here = wanted.to(tokens.device), seen.float().to(tokens.device)
+    per_token = heads.token(heads.norm(tokens)).float()
+    objectness = F.binary_cross_entropy_with_logits(per_token[..., 0], here)
+    error = (per_token[..., 1:] - wanted).square().mean(-1)
+    at_object = (error * here).sum() / here.sum().clamp_min(1)
+    whole = (heads.clip(features).float() - change.to(tokens.device)).square().mean()
+    return objectness + REGRESSION_WEIGHT * (at_object + whole)
+
+
+def shape_loss(heads: AuxHeads, tokens: Tensor, scene: Scene, seen: Tensor, keep: Tensor | None) -> Tensor:
+    """Cross-entropy of the object's class at each token that shows it.
+
+    Args:
+        as in ``auxiliary_loss``.
+    Returns:
+        scalar, float32.
+    """
+    if heads.shape is None:
+        raise ValueError("these heads do not tell shapes")
+    if keep is not None:
+        seen = seen.gather(1, keep)
+    here = seen.to(tokens.device)
+    wanted = scene.appearance.to(tokens.device)[:, None].expand_as(seen)[here]
+    return F.cross_entropy(heads.shape(heads.norm(tokens[here])).float(), wanted)
