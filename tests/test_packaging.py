@@ -23,7 +23,7 @@ PLUGINS = ROOT / "tests" / "plugin"
 pytestmark = pytest.mark.xdist_group("packaging")
 
 # Names to import by, where they differ from the names to install by.
-IMPORT_NAMES = {"pyyaml": "yaml", "typing-extensions": "typing_extensions"}
+IMPORT_NAMES = {"pyyaml": "yaml", "pillow": "PIL", "typing-extensions": "typing_extensions"}
 
 
 def run(*command: str | Path, cwd: Path, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:

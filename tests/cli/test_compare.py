@@ -72,7 +72,7 @@ def test_class_folders_with_one_broken_file(tokred: Call, tmp_path: Path) -> Non
         video(tmp_path / "videos" / name)
     (tmp_path / "videos" / "run" / "d.mp4").write_bytes(b"")
     words = ("--data", tmp_path / "videos", "--reducers", "sta:r=12", "--timing", 0, "--json", "--out", tmp_path / "o")
-    status, out, err = tokred("compare", *words)
+    status, out, err = tokred("compare", *words, "--num-classes", 2)
     assert status == 1
     assert "d.mp4" in err
     results = json.loads(out)

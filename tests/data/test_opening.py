@@ -80,7 +80,7 @@ def test_missing_empty_and_unknown_data_are_refused_in_one_line(tmp_path: Path) 
     (tmp_path / "data.npz").touch()
     (tmp_path / "empty").mkdir()
     for spec, message in (
-        (tmp_path / "gone", "no such file or folder: .*gone \\(allowed: a folder, a list, a video, or 'synthetic'\\)"),
+        (tmp_path / "gone", "no such file or folder: .*gone \\(allowed: a folder, a list, a video, 'synthetic', "),
         (tmp_path / "empty", "no video in the folder"),
         (tmp_path / "data.npz", "unknown kind of file: .*data.npz \\(allowed: a folder; lists .csv .*; videos .3gp"),
     ):

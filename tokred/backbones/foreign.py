@@ -49,7 +49,7 @@ def create_timm(
     if raw is None or state is None:
         set_info(model, BackboneInfo(spec, None, "random", ("weights are random: none were given",)))
     else:
-        notes = (*raw.notes, *_load(raw.path, model, state, heads if num_classes is not None else ()))
+        notes = (*raw.notes, *load_strictly(raw.path, model, state, heads if num_classes is not None else ()))
         set_info(model, BackboneInfo(spec, raw.path, "timm", notes))
     return model
 
@@ -89,7 +89,11 @@ def create_hf(folder: str, num_classes: int | None, *, weights: bool = True) -> 
         set_info(model, BackboneInfo(spec, None, "random", ("weights are random: none were asked for", *notes)))
         return model
     state = _rename_biases(raw.tensors, model.state_dict())
-    notes = [*raw.notes, *_load(raw.path, model, state, ("classifier",) if num_classes is not None else ()), *notes]
+    notes = [
+        *raw.notes,
+        *load_strictly(raw.path, model, state, ("classifier",) if num_classes is not None else ()),
+        *notes,
+    ]
     set_info(model, BackboneInfo(spec, raw.path, "Hugging Face", tuple(notes)))
     return model
 
@@ -116,7 +120,7 @@ def _heads(config: Any) -> tuple[str, ...]:
     return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
 
-def _load(path: str, model: nn.Module, state: dict[str, Tensor], new_heads: tuple[str, ...]) -> list[str]:
+def load_strictly(path: str, model: nn.Module, state: dict[str, Tensor], new_heads: tuple[str, ...]) -> list[str]:
     """Strict loading; heads that may start anew do so where their shape differs or they are missing."""
     expected = dict(model.state_dict())
     if any(tensor.is_meta for tensor in expected.values()):

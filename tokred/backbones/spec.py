@@ -29,7 +29,7 @@ class BackboneSpec:
         builder: arguments of the family's class; empty for the models of other libraries.
         weights: file name of the embedded weights, "" without.
         label_sets: the tasks inside the logits of the embedded weights.
-        family: "videomae_vit" (``VideoViT``) or "videoswin" (``VideoSwin``).
+        family: "videomae_vit" (``VideoViT``), "videoswin" (``VideoSwin``) or "vit" (timm's ``VisionTransformer``).
     """
 
     name: str

@@ -14,9 +14,11 @@ from torch import nn
 
 from tokred.backbones.convert import LAYOUTS, CheckpointError, load_checkpoint, read_checkpoint
 from tokred.backbones.foreign import create_hf, create_timm, timm_matches
+from tokred.backbones.image_vit import build_image_vit, create_image_vit
 from tokred.backbones.spec import BackboneInfo, BackboneSpec, set_info
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
+from tokred.data.pictures import CIFAR10_CLASSES, CLASS
 from tokred.data.source import LabelSet
 from tokred.data.synthetic import MEAN, MOTIONS, SHAPES, STD
 
@@ -32,6 +34,23 @@ def _videomae(size: str, dim: int, depth: int, num_heads: int) -> BackboneSpec:
 def _videoswin(size: str, dim: int, depths: tuple[int, ...], heads: tuple[int, ...], **other: Any) -> BackboneSpec:
     builder = {"dim": dim, "depths": depths, "num_heads": heads, "frames": 32, "num_classes": 400, **other}
     return BackboneSpec(f"videoswin_{size}", frames=32, size=(224, 224), stride=2, builder=builder, family="videoswin")
+
+
+def _image_nano() -> BackboneSpec:
+    """On CIFAR-10, normalised by the mean and deviation of its training set."""
+    builder = {"img_size": 32, "patch_size": 4, "dim": 96, "depth": 8, "num_heads": 3, "num_classes": 10}
+    return BackboneSpec(
+        "vit_nano",
+        frames=1,
+        size=(32, 32),
+        mean=(0.491, 0.482, 0.447),
+        std=(0.247, 0.243, 0.262),
+        layout="BCHW",
+        builder=builder,
+        weights="vit_nano.safetensors",
+        label_sets=(LabelSet(CLASS, CIFAR10_CLASSES),),
+        family="vit",
+    )
 
 
 def _nano(family: str, builder: dict[str, Any]) -> BackboneSpec:
@@ -72,6 +91,7 @@ SPECS: dict[str, BackboneSpec] = {
         _videoswin("base", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
         # The model of Something-Something v2: twice the window in time, 174 classes.
         _videoswin("base_w16", 128, (2, 2, 18, 2), (4, 8, 16, 32), window=(16, 7, 7), num_classes=174),
+        _image_nano(),
     )
 }
 
@@ -144,8 +164,8 @@ def _create(
     pretrained: bool | None,
     num_classes: int | None,
     overrides: dict[str, Any],
-) -> VideoViT | VideoSwin:
-    kind = FAMILIES[spec.family]
+) -> nn.Module:
+    kind = FAMILIES.get(spec.family, build_image_vit)
     known = [p for p in inspect.signature(kind).parameters if p != "num_classes"]
     unknown = [key for key in overrides if key not in known]
     if unknown:
@@ -154,6 +174,8 @@ def _create(
         raise ValueError(f"{spec.name} has no embedded weights: give a file with checkpoint=")
     embedded = bool(spec.weights) and checkpoint is None and pretrained is not False
     file = WEIGHTS_FOLDER / spec.weights if embedded else checkpoint
+    if not isinstance(kind, type):
+        return create_image_vit(spec, file, embedded, num_classes, overrides)
     content = None if file is None else read_checkpoint(file)
     classes = num_classes
     if classes is None:

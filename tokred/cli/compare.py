@@ -30,9 +30,14 @@ def command(
     data: Annotated[
         str,
         typer.Option(
-            "--data", help="synthetic[:seed=N], a folder of videos or class folders, a `path label` list, a video."
+            "--data",
+            help="synthetic[:seed=N], a folder of videos or class folders, a `path label` list, a video, cifar10:PATH, "
+            "images:PATH.",
         ),
     ] = "synthetic",
+    animate: Annotated[
+        bool, typer.Option("--animate", help="Turn the pictures of images:PATH or cifar10:PATH into clips.")
+    ] = False,
     clips: Annotated[
         int | None,
         typer.Option("--clips", parser=whole(1), help="Generated clips (default 1000), or videos at most."),
@@ -106,6 +111,7 @@ def command(
         num_classes=num_classes,
         fresh=fresh,
         allow_untrained=allow_untrained,
+        animate=animate,
     )
     folder = out if out is not None else default_out(settings)
     if folder.exists() and not folder.is_dir():

@@ -61,7 +61,7 @@ def scan_folder(folder: Path) -> Listing:
     Raises:
         DataError: no video in it.
     """
-    found = sorted(_walk(folder), key=lambda path: path.relative_to(folder).parts)
+    found = sorted(walk(folder), key=lambda path: path.relative_to(folder).parts)
     videos = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
     others = Counter(path.suffix.lower() or "no suffix" for path in found if path.suffix.lower() not in VIDEO_SUFFIXES)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
@@ -81,7 +81,8 @@ def scan_folder(folder: Path) -> Listing:
     return Listing(items, LabelSet(LABEL_SET, tuple(classes)), tuple(notes))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
+    """All files under a folder, hidden files and folders left out."""
     seen: set[str] = set()  # links to folders are followed, each folder once
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)

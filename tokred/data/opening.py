@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from tokred.data.lists import LIST_SUFFIXES, VIDEO_SUFFIXES, DataError, Item, Listing, read_list, scan_folder, thinned
+from tokred.data.pictures.finding import close_by
+from tokred.data.pictures.opening import SOURCES, is_pictures, open_pictures
 from tokred.data.sampling import Sampling
 from tokred.data.source import Batch, Failure, LabelSet, Source
 from tokred.data.videos import SHORT, VideoSource
@@ -37,12 +39,13 @@ def open_source(
     root: Path | None = None,
     classes: Sequence[str] | None = None,
     threads: int = 1,
+    animate: bool = False,
 ) -> Source:
     """The clips that a user named.
 
     Args:
         spec: "synthetic", "synthetic:seed=3", "synthetic:seed=3,split=train"; a folder of videos or of class folders;
-            a list of `path label` lines; one video file.
+            a list of `path label` lines; one video file; "cifar10:PATH" or "images:PATH" (see `open_pictures`).
         frames: frames per clip.
         size: pixels, a side or (height, width).
         mean, std: per channel, on pixels in [0, 1].
@@ -53,14 +56,20 @@ def open_source(
         seed: of the generated clips, unless ``spec`` has one.
         root, classes: see `read_list`.
         threads: decoding threads.
+        animate: turn pictures into clips.
 
     Raises:
         DataError: nothing usable is there; the message is one line.
         ValueError: a setting out of range.
     """
     height_width = (size, size) if isinstance(size, int) else size
-    if str(spec).partition(":")[0] == SYNTHETIC:
+    if str(spec).partition(":")[0] == SYNTHETIC and not animate:
         return _synthetic(str(spec), frames, height_width, mean, std, clips, views, seed)
+    if is_pictures(str(spec)):
+        shape = Views(height_width, mean, std, views[1], antialias)
+        return open_pictures(str(spec), shape, frames=frames, clips=clips, seed=seed, animate=animate, times=views[0])
+    if animate:
+        raise DataError(f"--animate is for pictures: cifar10:PATH or images:PATH, given {str(spec)!r}")
     listing = thinned(find_videos(Path(spec), root=root, classes=classes), clips)
     return VideoSource(
         listing,
@@ -80,7 +89,8 @@ def find_videos(path: Path, *, root: Path | None = None, classes: Sequence[str] 
     if path.is_dir():
         return scan_folder(path)
     if not path.exists():
-        raise DataError(f"no such file or folder: {path} (allowed: a folder, a list, a video, or {SYNTHETIC!r})")
+        allowed = f"a folder, a list, a video, {SYNTHETIC!r}, cifar10:PATH or images:PATH"
+        raise DataError(f"no such file or folder: {path}{close_by(path, (SYNTHETIC, *SOURCES))} (allowed: {allowed})")
     suffix = path.suffix.lower()
     if suffix in LIST_SUFFIXES:
         return read_list(path, root=root, classes=classes)

@@ -28,9 +28,9 @@ def _unreduced(run: Run) -> str:
     if row is None:
         return ""
     facts = [(f"{clean(s)} top-1", f"<b>{percent(accuracy(row, s).get('top1'))} %</b>") for s in run.label_sets]
-    facts.append(("multiply-adds", f"<b>{significant(row.get('gmac'))}</b> GMAC a clip"))
+    facts.append(("multiply-adds", run.words(f"<b>{significant(row.get('gmac'))}</b> GMAC a clip")))
     if number(speed(row).get("clips_per_s")) is not None:
-        facts.append(("speed", f"<b>{fixed(speed(row)['clips_per_s'], 1)}</b> clips/s"))
+        facts.append(("speed", run.words(f"<b>{fixed(speed(row)['clips_per_s'], 1)}</b> clips/s")))
     return _card("Unreduced", facts)
 
 
@@ -68,7 +68,7 @@ def _state(run: Run) -> str:
         if n:
             facts.append((name, f"<b>{n}</b>"))
     if number(run.part("data").get("items")) is not None:
-        facts.append(("clips", f"<b>{count(run.part('data')['items'])}</b>"))
+        facts.append((run.words("clips"), f"<b>{count(run.part('data')['items'])}</b>"))
     if run.failures:
         facts.append(("could not be used", f"<b>{plural(len(run.failures), 'file')}</b>"))
     return _card("This run", facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokred.report import view
 from tokred.report.text import MISSING, clean, count, fixed, interval, number, p_value, percent, significant
@@ -76,6 +76,7 @@ def columns(run: Run) -> list[Column]:
         Column("notes", "note", "notes", "Numbers of the notes below.", lambda r: _notes(run, r), 12, left=True),
     ]
     shown = [r for g in run.groups for r in g.rows]
+    found = [replace(c, head=run.words(c.head), title=run.words(c.title), help=run.words(c.help)) for c in found]
     return [c for c in found if c.drop == 0 or any(c.cell(r).text not in (MISSING, "") for r in shown)]
 
 

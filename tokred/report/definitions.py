@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokred.report.columns import DIFFERS, HIGHEST
-from tokred.report.text import clean, join, number, percent, plural, significant
+from tokred.report.text import clean, in_units, join, number, percent, plural, significant
 from tokred.report.view import ALPHA, Run
 
 MEANING = {
@@ -53,9 +53,9 @@ def sentence(run: Run) -> str:
         text += f" in {settings_given} settings"
     text += f" on {clean(backbone.get('name') or 'an unnamed backbone')}"
     if gmac is not None:
-        text += f" ({significant(gmac)} GMAC a clip unreduced)"
+        text += run.words(f" ({significant(gmac)} GMAC a clip unreduced)")
     clips = "clips" if items is None else plural(int(items), "clip")
-    text += f", {clips} of {clean(data.get('name') or 'an unnamed data set')}"
+    text += f", {run.words(clips)} of {clean(data.get('name') or 'an unnamed data set')}"
     if budgets:
         shares = join([percent(b, 0) for b in sorted(budgets, reverse=True)])
         text += f"; each method's strength was solved for {shares} % of the unreduced multiply-adds"
@@ -79,11 +79,11 @@ def legend(run: Run, brackets: bool = True) -> list[str]:
     Args:
         brackets: the table shows the intervals.
     """
-    lines = ["GMAC: billions of multiply-adds per clip (papers print this number as GFLOPs)."]
+    lines = [run.words("GMAC: billions of multiply-adds per clip (papers print this number as GFLOPs).")]
     if brackets:
         lines.append("Brackets: 95 % interval.")
     if run.labelled:
-        lines.append("diff: percentage points against the unreduced model on the same clips.")
+        lines.append(run.words("diff: percentage points against the unreduced model on the same clips."))
     if any(len(g.rows) > 1 for g in run.groups):
         quality = "agreement" if not run.labelled else "mean top-1" if len(run.label_sets) > 1 else "top-1"
         lines.append(f"Inside a group the row with the highest {quality} comes first.")
@@ -111,7 +111,9 @@ def definitions(runs: Sequence[Run]) -> list[tuple[str, str]]:
     without |= {"Feature distance"} if all(run.labelled for run in runs) else set()
     without |= set() if any(g.budget is not None for run in runs for g in run.groups) else {"Budget", HIGHEST}
     without |= set() if timed else {"Clips/s, speed-up", "Implied speed-up"}
-    return [(term, text) for term, text in MEANING.items() if term not in without]
+    units = {str(run.part("data").get("unit") or "clip") for run in runs}
+    unit = units.pop() if len(units) == 1 else "clip"
+    return [(in_units(term, unit), in_units(text, unit)) for term, text in MEANING.items() if term not in without]
 
 
 def reproduce(run: Run) -> list[tuple[str, str]]:
@@ -125,7 +127,7 @@ def reproduce(run: Run) -> list[tuple[str, str]]:
         ("Tokens, unreduced", _integer(backbone.get("tokens"))),
         ("Data", data.get("name")),
         ("Data digest", data.get("digest")),
-        ("Clips", _integer(data.get("items"))),
+        (run.words("Clips"), _integer(data.get("items"))),
         *((n.replace("_", " ").capitalize(), v) for n, v in run.part("settings").items() if n != "clips"),
     ]
     for name, value in environment.items():

@@ -86,7 +86,7 @@ def _figures(run: Run, name: str, styles: Mapping[str, Style]) -> str:
     what = "Top-1 accuracy" if run.labelled else "Agreement and feature distance"
     shown = []
     for key, draw, caption in (
-        ("q", plots.quality, f"{what} against multiply-adds per clip."),
+        ("q", plots.quality, run.words(f"{what} against multiply-adds per clip.")),
         ("s", plots.speedup, "Measured speed-up against the one that the multiply-adds imply, and their ratio."),
     ):
         wide, tall = (draw(run.results, shape, styles) for shape in ("wide", "tall"))

@@ -48,9 +48,9 @@ def quality(results: Mapping[str, Any], shape: Shape = "wide", styles: Styles | 
             _budgets(panel, run, width)
         note = "bars: 95 % interval" + ("; a shaded strip is one budget, spread sideways" if width else "")
         if shape == "wide":
-            figure.supxlabel(f"{COST}\n{note}", fontsize=9.5, x=0.4)
+            figure.supxlabel(f"{run.words(COST)}\n{note}", fontsize=9.5, x=0.4)
         else:
-            panels[-1].set_xlabel(f"{COST}\n{note}", fontsize=8)
+            panels[-1].set_xlabel(f"{run.words(COST)}\n{note}", fontsize=8)
         band = "Unreduced (band: 95 %)" if run.labelled else "Unreduced"
         legend(figure, lines, shape, [handle(KNOWN["none"], band)])
     return figure

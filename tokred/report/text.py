@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -91,6 +92,14 @@ def count(value: Any) -> str:
 def plural(n: int, one: str, many: str | None = None) -> str:
     """Return "1 file" or "3 files"."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def in_units(text: str, unit: str) -> str:
+    """Return a text about clips as one about what a model takes: "clip" or "image"."""
+    if unit == "clip":
+        return text
+    text = re.sub(r"\ba clip\b", f"{'an' if unit[0] in 'aeiou' else 'a'} {unit}", text)
+    return re.sub(r"\b([Cc])lip(s?)\b", lambda m: (unit.capitalize() if m[1] == "C" else unit) + m[2], text)
 
 
 def join(parts: list[str], last: str = "and") -> str:

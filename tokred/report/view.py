@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tokred.measure.statistics import holm
-from tokred.report.text import clean, number, percent
+from tokred.report.text import clean, in_units, number, percent
 
 Row = Mapping[str, Any]
 SCHEMA = 1
@@ -61,6 +61,10 @@ class Run:
     @property
     def title(self) -> str:
         return clean(self.results.get("title") or "Comparison of token reducers")
+
+    def words(self, text: str) -> str:
+        """Text about clips, about images where the model takes images."""
+        return in_units(text, str(self.part("data").get("unit") or "clip"))
 
     @property
     def complete(self) -> bool:

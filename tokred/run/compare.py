@@ -16,6 +16,7 @@ from tokred.backbones.convert.digest import weights_digest
 from tokred.backbones.spec import BackboneInfo, BackboneSpec, backbone_info
 from tokred.backbones.zoo import create_backbone
 from tokred.data.cache import MaterialisedSource, materialise
+from tokred.data.labels import answerable
 from tokred.data.opening import open_source
 from tokred.measure.latency import LatencyRun, interleave
 from tokred.run.environment import code_digest
@@ -28,6 +29,9 @@ from tokred.run.store import CellStore, cell_id, write_atomic
 
 BATCH_GMAC = 8.0
 """Without a batch size, a batch takes about so many GMAC, and at most 8 clips: what stays in cache."""
+
+BATCH_TOKENS = 4096
+"""Of images with few tokens a batch may hold more than 8: so many tokens in all."""
 
 PREPARE_BATCH = 32
 
@@ -49,7 +53,7 @@ def compare(settings: CompareSettings, out: Path, progress: Progress | None = No
     host = host.to(settings.device, getattr(torch, settings.dtype)).eval()
     geometry = adapter_for(host).geometry(host)
     rows = plan_rows(host, geometry, settings.reducers, settings.budgets, settings.allow_untrained)
-    source = _prepare(settings, info.spec, say)
+    source = _prepare(settings, info.spec, geometry.classes, say)
     try:
         return _run(settings, out, say, host, info, rows, source)
     finally:
@@ -67,7 +71,9 @@ def _run(
 ) -> dict[str, Any]:
     unreduced = rows[0].report
     assert unreduced is not None
-    batch = settings.batch_size or max(1, min(8, int(BATCH_GMAC / unreduced.gmac)))
+    assert rows[0].model is not None
+    small = max(8, BATCH_TOKENS // rows[0].model.geometry.tokens)
+    batch = settings.batch_size or max(1, min(small, int(BATCH_GMAC / unreduced.gmac)))
     weights = weights_digest(host)
     shared = {
         "weights": weights,
@@ -124,7 +130,7 @@ def _run(
     return results
 
 
-def _prepare(settings: CompareSettings, spec: BackboneSpec, say: Progress) -> MaterialisedSource:
+def _prepare(settings: CompareSettings, spec: BackboneSpec, logits: int, say: Progress) -> MaterialisedSource:
     """Decode or generate every clip once: all rows see the very same pixels."""
     opened = open_source(
         settings.data,
@@ -137,6 +143,7 @@ def _prepare(settings: CompareSettings, spec: BackboneSpec, say: Progress) -> Ma
         sampling=settings.sampling,
         stride=settings.stride or spec.stride,
         seed=settings.seed,
+        animate=settings.animate,
     )
     with say.phase("preparing clips", len(opened)) as advance:
         done = 0
@@ -148,7 +155,10 @@ def _prepare(settings: CompareSettings, spec: BackboneSpec, say: Progress) -> Ma
 
         # Many small operations: sharing each among threads costs more than it brings.
         with one_thread():
-            return materialise(opened, batch_size=PREPARE_BATCH, progress=count_up)
+            source = materialise(opened, batch_size=PREPARE_BATCH, progress=count_up)
+    source.label_sets, notes = answerable(source.label_sets, spec.label_sets, logits)
+    source.notes += notes
+    return source
 
 
 def _compute(
@@ -202,7 +212,12 @@ def _time(
     def call(job: Job) -> Callable[[], object]:
         model = job.row.model
         assert model is not None
-        return torch.inference_mode()(lambda: model(clips))
+
+        def forward() -> object:
+            model.reset()
+            return model(clips)
+
+        return torch.inference_mode()(forward)
 
     return interleave(
         {job.id: call(job) for job in jobs},

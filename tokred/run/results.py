@@ -12,7 +12,7 @@ from torch import nn
 
 from tokred.backbones.spec import BackboneInfo
 from tokred.data.cache import MaterialisedSource
-from tokred.data.source import Failure
+from tokred.data.source import Failure, LabelSet
 from tokred.measure.latency import LatencyRun
 from tokred.run.environment import environment
 from tokred.run.evaluate import Predictions
@@ -75,6 +75,7 @@ def assemble(
         },
         "data": {
             "name": source.name,
+            "unit": "image" if info.spec.frames == 1 else "clip",
             "digest": source.digest(),
             "items": len(source),
             "clips": source.rows,
@@ -93,7 +94,7 @@ def assemble(
             if timings is None
             else {"threads": timings.threads, "batch": timed, "notes": list(timings.notes)},
         },
-        "rows": _rows(jobs, timings, source, timed),
+        "rows": _rows(jobs, timings, source, timed, info.spec.label_sets),
     }
     found = _plain(results)
     assert isinstance(found, dict)
@@ -112,7 +113,13 @@ def failures_of(results: dict[str, Any], *, asked_for: bool) -> list[Failure]:
     return items + rows
 
 
-def _rows(jobs: list[Job], timings: LatencyRun | None, source: MaterialisedSource, batch: int) -> list[dict[str, Any]]:
+def _rows(
+    jobs: list[Job],
+    timings: LatencyRun | None,
+    source: MaterialisedSource,
+    batch: int,
+    tasks: tuple[LabelSet, ...],
+) -> list[dict[str, Any]]:
     first = jobs[0]
     assert first.row.report is not None
     speeds = {} if timings is None else {timing.name: timing for timing in timings.timings}
@@ -120,7 +127,9 @@ def _rows(jobs: list[Job], timings: LatencyRun | None, source: MaterialisedSourc
     for job in jobs:
         entry = _entry(job, first.row.report.macs)
         if job.predictions is not None and first.predictions is not None:
-            entry.update(score_row(job.predictions, first.predictions, source.label_sets, is_reference=job is first))
+            reference = job is first
+            scores = score_row(job.predictions, first.predictions, source.label_sets, tasks, is_reference=reference)
+            entry.update(scores)
         if job.id in speeds and first.id in speeds:
             entry["speed"] = speed_entry(speeds[job.id], speeds[first.id], batch, entry["gmac_share"])
         entries.append(entry)

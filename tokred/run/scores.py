@@ -16,13 +16,20 @@ from tokred.run.evaluate import Predictions
 
 
 def score_row(
-    ours: Predictions, unreduced: Predictions, label_sets: Sequence[LabelSet], *, is_reference: bool
+    ours: Predictions,
+    unreduced: Predictions,
+    label_sets: Sequence[LabelSet],
+    tasks: Sequence[LabelSet] = (),
+    *,
+    is_reference: bool,
 ) -> dict[str, Any]:
     """Accuracy with intervals and paired tests, agreement, KL and feature distance of one row.
 
     Args:
         ours: of the row; unreduced: of the unreduced model on the same clips.
-        label_sets: tasks inside the logits; those without labels count for agreement only.
+        label_sets: label sets of the data, with their places in the logits.
+        tasks: what the model's logits are known to tell, whether there are labels or not; agreement is taken inside
+            each of them (none known: inside each label set).
         is_reference: the row is the unreduced model itself.
     """
     items = ours.items.tolist()
@@ -55,7 +62,7 @@ def score_row(
         entry["accuracy"][label_set.name] = numbers
     if is_reference:
         return entry
-    found = agreement(logits, theirs, items, label_sets)
+    found = agreement(logits, theirs, items, tasks or label_sets)
     joint = found.get("joint") or next(iter(found.values()))
     same = joint.same_top1
     distance = feature_distance(torch.from_numpy(ours.features), torch.from_numpy(unreduced.features), items)

@@ -14,7 +14,7 @@ class CompareSettings:
 
     Args:
         backbone: name for ``create_backbone``; checkpoint: its weights.
-        data: "synthetic", a folder, a list or a video; clips: at most so many items.
+        data: "synthetic", a folder, a list, a video, "cifar10:PATH" or "images:PATH"; clips: at most so many items.
         reducers: specs, None = every registered method; budgets: shares of the unreduced multiply-adds.
         views: (clips per video, crops per clip) of real video; sampling, stride: see ``tokred.data.sampling``.
         batch_size: None = from the size of the model.
@@ -22,6 +22,7 @@ class CompareSettings:
         num_classes: length of the logits where the checkpoint's head shall be replaced.
         fresh: compute finished rows again.
         allow_untrained: run learned methods whose parameters are random.
+        animate: turn pictures into clips.
     """
 
     backbone: str = "videomae_vit_nano"
@@ -41,6 +42,7 @@ class CompareSettings:
     num_classes: int | None = None
     fresh: bool = False
     allow_untrained: bool = False
+    animate: bool = False
 
 
 def default_out(settings: CompareSettings) -> Path:

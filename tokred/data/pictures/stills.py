@@ -1,0 +1,104 @@
+"""Pictures as a source of clips of one frame, for image models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from tokred.data.pictures.collection import PictureError, Pictures
+from tokred.data.source import Batch, Failure, LabelSet
+from tokred.data.videos import SHORT
+from tokred.data.views import Views
+
+
+class PictureSource:
+    """Pictures resized, cropped and normalised, one clip of one frame for each crop.
+
+    A picture that cannot be used is added to ``failures`` and gives no row; the others keep their index.
+
+    Args:
+        pictures: what to show.
+        views: which pixels, and their normalisation.
+    """
+
+    def __init__(self, pictures: Pictures, views: Views) -> None:
+        self.pictures, self.views, self.name = pictures, views, pictures.name
+        self.label_sets: tuple[LabelSet, ...] = pictures.label_sets
+        self.failures: list[Failure] = []
+        self.notes: list[str] = list(pictures.notes)
+        self._failed: set[int] = set()
+        self._digest: str | None = None
+
+    def __len__(self) -> int:
+        """Number of pictures, unusable ones included."""
+        return len(self.pictures)
+
+    def digest(self) -> str:
+        """Short hash of the pictures' contents, their order and labels, and what is made of them."""
+        if self._digest is None:
+            total = hashlib.sha256(self.settings().encode())
+            for index in range(len(self)):
+                total.update(f"{self.pictures.sha256(index)}\n".encode())
+            self._digest = total.hexdigest()[:SHORT]
+        return self._digest
+
+    def settings(self) -> str:
+        """What is made of the pictures, as text for the digest."""
+        return repr(self.views)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All views in the order of the pictures, ``batch_size`` at a time."""
+        for batch in self.pixel_batches(batch_size):
+            yield Batch(self.normalise(batch.clips), batch.items, batch.labels, batch.names)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(B, 3, T, H, W) uint8 pixels to what the model takes, float32."""
+        return self.views.normalise(pixels)
+
+    def pixel_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Like `batches`, with uint8 pixels that are not normalised yet."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size} must be at least 1")
+        waiting: list[tuple[int, Tensor]] = []
+        for index in range(len(self)):
+            waiting += [(index, view) for view in self.item(index)]
+            while len(waiting) >= batch_size:
+                yield self._batch(waiting[:batch_size])
+                del waiting[:batch_size]
+        if waiting:
+            yield self._batch(waiting)
+
+    def item(self, index: int) -> list[Tensor]:
+        """The views (3, T, H, W) uint8 of one picture; none if it failed, now or before."""
+        if index in self._failed:
+            return []
+        try:
+            return self.clips(index)
+        except PictureError as error:
+            self._failed.add(index)
+            self.failures.append(Failure(self.pictures.names[index], str(error)))
+            return []
+
+    def clips(self, index: int) -> list[Tensor]:
+        """The views of a picture that can be used.
+
+        Raises:
+            PictureError: it cannot.
+        """
+        return self.views.cut(self.views.resize(self.pictures.pixels(index))[None])
+
+    def labels(self, index: int) -> Sequence[int]:
+        """Class number in each label set."""
+        return [self.pictures.labels[index]] if self.pictures.classes else []
+
+    def _batch(self, rows: list[tuple[int, Tensor]]) -> Batch:
+        items = [index for index, _ in rows]
+        numbers = [self.labels(index) for index in items]
+        labels = {
+            label_set.name: torch.tensor([row[place] for row in numbers])
+            for place, label_set in enumerate(self.label_sets)
+        }
+        return Batch(torch.stack([view for _, view in rows]), items, labels, [self.pictures.names[i] for i in items])
