@@ -7,9 +7,12 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+import tokred
 import tokred.backbones
+from tokred.backbones.convert.digest import weights_digest
 from tokred.backbones.zoo import create_backbone
 from tokred.data.synthetic import SyntheticActions
+from tokred.learned import untrained
 from tokred.run.sanity import accuracies
 from tokred.run.train_spec import TrainSpec, load_spec
 
@@ -37,3 +40,24 @@ def test_the_shipped_model_does_what_its_header_says() -> None:
     found = accuracies(create_backbone("videomae_vit_nano"), SyntheticActions(80), 2, only=["intact", "single_tubelet"])
     assert min(found["intact"].values()) > 0.8
     assert found["single_tubelet"]["motion"] < 0.3
+
+
+def test_learned_parameters_belong_to_the_backbone_beside_them_and_to_their_recipe() -> None:
+    folder = Path(tokred.backbones.__file__).parent / "weights"
+    recipes = {path.stem: load_spec(path) for path in (ROOT / "experiments").glob("*_nano.yaml")}
+    by_name = {spec.name: (stem, spec) for stem, spec in recipes.items()}
+    paths = sorted(folder.glob("*-*.safetensors"))
+    assert sum(path.stat().st_size for path in paths) < 8_000_000
+    for path in paths:
+        with safe_open(str(path), "pt") as handle:
+            header = handle.metadata()
+        stem, spec = by_name[path.stem]
+        assert TrainSpec.model_validate_json(header["spec"]) == spec
+        assert path.stem == f"{header['method']}-{header['backbone']}"
+        backbone = create_backbone(header["backbone"])
+        assert header["backbone_sha256"] == weights_digest(backbone), f"{path.name} was trained on other weights"
+        log = [json.loads(line) for line in (ROOT / f"experiments/logs/{stem}.jsonl").read_text().splitlines()]
+        assert log[-1]["top1"] == json.loads(header["top1"])
+        reducer = tokred.build(header["method"])
+        tokred.attach(backbone, reducer)
+        assert untrained(reducer) == []
