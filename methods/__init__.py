@@ -8,6 +8,7 @@ if __name__ == "methods":
 from tokred.methods.ats import ATS
 from tokred.methods.baselines import FewerFrames, GridKeep, LowerResolution, RandomDrop, RandomMerge, TopK, Unreduced
 from tokred.methods.dynamicvit import DynamicViT
+from tokred.methods.eventful import Eventful
 from tokred.methods.evit import EViT
 from tokred.methods.sta import STA
 from tokred.methods.sta_window import STAWindow
@@ -23,6 +24,7 @@ __all__ = [
     "STTS",
     "DynamicViT",
     "EViT",
+    "Eventful",
     "FewerFrames",
     "GridKeep",
     "LowerResolution",

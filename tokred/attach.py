@@ -61,7 +61,10 @@ class Attached(nn.Module):
         self.notes: tuple[str, ...] = (
             tuple(reducer.check(geometry)) if self.plan is None else self.plan.notes
         ) + tuple(reducer.describe(geometry))
+        if reducer.capabilities.stateful and adapter.checkpoints(host):
+            self.notes += ("gradient checkpointing is off: a block that runs again would move the state on twice",)
         self._actions = actions_of(self._parts, geometry)
+        self._stateful = reducer.capabilities.stateful
         self._proportional = any(part.proportional for part in self._parts)
         self._pool = "mass" if any(part.pool == "mass" for part in self._parts) else "mean"
         self._seeded = "sample_seed" in reducer.capabilities.needs
@@ -104,6 +107,17 @@ class Attached(nn.Module):
             tokens = replace(tokens, source=source)
         if self._seeded or (self._seeded_in_training and self.reducer.training):
             tokens = replace(tokens, sample_seed=sample_seeds(pixels))
+        if not self._stateful:
+            return self._blocks(tokens, records)
+        steps = self.adapter.steps(tokens)
+        if len(steps) > 1:
+            # The host runs its blocks over the clip's own time: each call is a video.
+            self.reducer.reset()
+        return self.adapter.joined([self._blocks(step, records) for step in steps])
+
+    def _blocks(self, tokens: Tokens, records: list[tuple[Site, Reduction]] | None) -> Tokens:
+        # A block that is run again in the backward pass would move state on twice.
+        checkpoint = records is None and not self._stateful and self.adapter.checkpoints(self.host)
         tokens, _ = run_blocks(
             self.adapter,
             self.host,
@@ -111,9 +125,13 @@ class Attached(nn.Module):
             self._actions,
             proportional=self._proportional,
             perform=perform_step if records is None else recorder(records),
-            checkpoint=records is None and self.adapter.checkpoints(self.host),
+            checkpoint=checkpoint,
         )
         return tokens
+
+    def reset(self) -> None:
+        """Start a new video: stateful methods forget the last one."""
+        self.reducer.reset()
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -146,7 +164,8 @@ def attach(model: nn.Module, reducer: TokenReducer, *, skip_replicas: bool = Tru
     adapter = adapter_for(model).with_form(skip_replicas)
     adapter.check(model)
     check_needs(reducer, adapter, model)
-    verify_adapter(adapter, model)
+    verify_adapter(adapter, model, token_by_token=any(part.evaluates for part in parts_of(reducer)))
+    reducer.reset()
     reducer.prepare(adapter.geometry(model), model)
     attached = Attached(model, reducer, adapter)
     # Not attached.train(): that would also switch parts of the host that its owner keeps in another mode.
@@ -166,6 +185,7 @@ def detach(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, Attached):
         raise ValueError(f"{type(model).__name__} has no reducer attached")
+    model.reducer.reset()
     return model.host
 
 

@@ -53,7 +53,18 @@ def actions_of(parts: Sequence[TokenReducer], geometry: Geometry) -> Actions:
         if part.site not in SITES:
             raise ScheduleError(f"{part.spec} acts at site {part.site!r}: allowed are {', '.join(SITES)}")
     by_part = [(part, part.steps(geometry)) for part in parts]
-    return tuple(tuple(Action(part, steps[i]) for part, steps in by_part if i in steps) for i in range(geometry.depth))
+    actions = tuple(
+        tuple(Action(part, steps[i]) for part, steps in by_part if i in steps) for i in range(geometry.depth)
+    )
+    for index, at in enumerate(actions):
+        runners = [action.reducer.spec for action in at if action.reducer.evaluates]
+        readers = [a.reducer.spec for a in at if not a.reducer.evaluates and a.reads_attention]
+        if runners and (readers or len(runners) > 1):
+            raise ScheduleError(
+                f"{runners[0]} runs block {index} itself, so {(runners[1:] + readers)[0]} cannot act inside it: give "
+                "them different blocks"
+            )
+    return actions
 
 
 def perform(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
@@ -116,7 +127,10 @@ def run_block(
     log_size = _log_size(tokens, proportional)
     entering = tokens
     attended: Attended | None = None
-    if log_size is None and tokens.policy is None and not any(action.reads_attention for action in actions):
+    runner = next((action for action in actions if action.reducer.evaluates), None)
+    if runner is not None:
+        tokens = _evaluate(adapter, block, runner, tokens, log_size, _site(runner, depth, tokens))
+    elif log_size is None and tokens.policy is None and not any(action.reads_attention for action in actions):
         tokens = tokens.with_x(adapter.run(block, tokens))
     else:
         attended = adapter.attend(block, tokens, log_size)
@@ -181,6 +195,19 @@ def run_blocks(
             tokens, count = run_block(adapter, model, index, tokens, at, proportional, perform)
         counts.append(count)
     return tokens, tuple(counts)
+
+
+def _evaluate(
+    adapter: Adapter, block: nn.Module, runner: Action, tokens: Tokens, log_size: Tensor | None, site: Site
+) -> Tokens:
+    """A block that a reducer runs itself."""
+    spec = runner.reducer.spec
+    if log_size is not None or tokens.policy is not None:
+        raise ScheduleError(f"{spec} runs block {site.block} itself, without masses or masks in its attention")
+    if tokens.cover is not None:
+        raise ScheduleError(f"{spec} runs blocks itself, which windows over a whole grid do not allow")
+    parts = adapter.token_parts(block)
+    return tokens if parts is None else tokens.with_x(runner.reducer.evaluate(parts, tokens, site))
 
 
 def _log_size(tokens: Tokens, proportional: bool) -> Tensor | None:

@@ -75,6 +75,9 @@ class DryAdapter(Adapter):
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         return Fed(x, x)
 
+    def token_parts(self, block: nn.Module) -> None:
+        return None
+
     def features(self, model: nn.Module, tokens: Tokens, pool: str) -> Tensor:
         return tokens.x
 

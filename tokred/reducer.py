@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from tokred.backbones.geometry import Geometry
+from tokred.backbones.parts import BlockParts
 from tokred.capabilities import SITES, Capabilities, Promise, Site, SmallerInput, Strength
 from tokred.probe import Probe
 from tokred.reduction import Keep, Reduction
@@ -42,6 +43,7 @@ class TokenReducer(nn.Module, ABC):
     Attributes:
         site: where every step of the schedule acts, one of ``SITES``.
         capabilities: see ``Capabilities``; an instance may narrow it in its constructor.
+        evaluates: whether it runs the blocks at which it has steps itself, see ``evaluate``.
         proportional: whether later attention adds log(mass) to the logits (skipped while all masses are one).
         pool: on mean-pooling hosts, "mean" over tokens or "mass"-weighted mean.
         strength: name of the constructor argument that budgets solve for ("" = none).
@@ -53,6 +55,7 @@ class TokenReducer(nn.Module, ABC):
     strength: ClassVar[str] = ""
     method: ClassVar[str] = ""
     origin: ClassVar[str] = ""
+    evaluates: ClassVar[bool] = False
     capabilities: Capabilities = Capabilities()
     proportional: bool = False
     pool: str = "mean"
@@ -92,6 +95,18 @@ class TokenReducer(nn.Module, ABC):
             probe: lazy statistics of the block.
             site: where in the backbone, and how much the schedule wants.
         """
+
+    def evaluate(self, parts: BlockParts, tokens: Tokens, site: Site) -> Tensor:
+        """Run a whole block in place of the host's own code, for methods that compute some tokens and reuse others.
+
+        Asked for at every block where the method has a step, if it sets ``evaluates``; ``reduce`` is asked before.
+
+        Args:
+            parts: the block as operations on each token alone; tokens: those entering it, (B, N, C).
+        Returns:
+            (B, N, C) features leaving the block.
+        """
+        raise ScheduleError(f"{self.spec} does not run blocks itself (evaluates = {self.evaluates})")
 
     @property
     def config(self) -> dict[str, Any]:

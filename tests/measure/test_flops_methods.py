@@ -17,6 +17,7 @@ SETTINGS = {
     "sta": "sta:r=3",
     "tome": "tome:r=4",
     "evit": "evit:keep=0.6",
+    "eventful": "eventful:r=5",
     "vid_tldr": "vid_tldr:r=4",
     "topk": "topk:keep=0.6",
     "random_drop": "random_drop:keep=0.6",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
+from tokred.backbones.parts import BlockParts
 from tokred.cover import Pool
 from tokred.probe import BlockStatistics
 from tokred.reducer import SmallerInput
@@ -143,6 +144,23 @@ class Adapter(ABC):
     @abstractmethod
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         """The MLP half of a block."""
+
+    def token_parts(self, block: nn.Module) -> BlockParts | None:
+        """The block as operations on each token alone, for methods that compute only some; None = compute nothing.
+
+        Raises:
+            Unsupported: it cannot be taken apart like that.
+        """
+        raise Unsupported(f"the blocks of {self.name} are not computed token by token here")
+
+    def steps(self, tokens: Tokens) -> list[Tokens]:
+        """The tokens of one call as the blocks see them one after another, where the host runs its blocks several
+        times over a clip; by default once."""
+        return [tokens]
+
+    def joined(self, steps: list[Tokens]) -> Tokens:
+        """The tokens of all steps as one call, after the blocks: undoes ``steps``."""
+        return steps[0]
 
     def cross(self, model: nn.Module, index: int, tokens: Tokens) -> Crossed | None:
         """Change to the next stage after block ``index`` where that is a stage's last; None elsewhere."""

@@ -44,6 +44,11 @@ class BlockParts:
         q, k, v = qkv.reshape(b, n, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
+    def whole(self, x: Tensor) -> Tensor:
+        """The block on all tokens, (B, N, C)."""
+        y = x + self.project(self.attention(self.qkv(self.norm1(x))))
+        return y + self.feed(self.norm2(y))
+
     def attention(self, qkv: Tensor) -> Tensor:
         """Attention of all tokens, (B, N, 3 * H * d) to (B, N, H * d), fused where there is no bias."""
         if self.attend is not None:

@@ -14,10 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tokred.backbones.adapter import Adapter, Attended, Fed, token_weights, weighted_mean
+from tokred.backbones.adapter import Adapter, Attended, Fed, Unsupported, token_weights, weighted_mean
 from tokred.backbones.attention import shrink_pixels
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.masked import attend_masked
+from tokred.backbones.parts import BlockParts
 from tokred.backbones.timm_checks import check_timm_vit
 from tokred.reducer import SmallerInput
 from tokred.tokens import Grid, Tokens
@@ -118,6 +119,34 @@ class TimmViTAdapter(Adapter):
         blk = _any(block)
         branch = blk.mlp(blk.norm2(x))
         return Fed(x + blk.drop_path2(blk.ls2(branch)), branch)
+
+    def token_parts(self, block: nn.Module) -> BlockParts:
+        blk = _any(block)
+        attn = blk.attn
+        if getattr(attn, "gate", None) is not None:
+            raise Unsupported("the attention has a gate that reads the tokens entering it: not computed token by token")
+
+        def qkv(y: Tensor) -> Tensor:
+            out = attn.qkv(y)
+            if isinstance(attn.q_norm, nn.Identity) and isinstance(attn.k_norm, nn.Identity):
+                return out
+            q, k, v = out.unflatten(2, (3, attn.num_heads, attn.head_dim)).unbind(2)
+            return torch.stack([attn.q_norm(q), attn.k_norm(k), v], dim=2).flatten(2)
+
+        def project(y: Tensor) -> Tensor:
+            y = attn.norm(y) if hasattr(attn, "norm") else y
+            return blk.drop_path1(blk.ls1(attn.proj_drop(attn.proj(y))))
+
+        return BlockParts(
+            norm1=blk.norm1,
+            qkv=qkv,
+            project=project,
+            norm2=blk.norm2,
+            feed=lambda y: blk.drop_path2(blk.ls2(blk.mlp(y))),
+            heads=attn.num_heads,
+            head_dim=attn.head_dim,
+            scale=attn.head_dim**-0.5 if attn.fused_attn else attn.scale,
+        )
 
     def features(self, model: nn.Module, tokens: Tokens, pool: str) -> Tensor:
         return _any(model).norm(tokens.x)

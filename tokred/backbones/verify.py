@@ -13,9 +13,11 @@ from tokred.backbones.adapter import Adapter, Unsupported
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
-def verify_adapter(adapter: Adapter, model: nn.Module) -> None:
+def verify_adapter(adapter: Adapter, model: nn.Module, *, token_by_token: bool = False) -> None:
     """Run each distinct kind of block both ways on a few random tokens.
 
+    Args:
+        token_by_token: also as operations on each token alone.
     Raises:
         Unsupported: the two differ, so the adapter does not understand the block.
     """
@@ -34,11 +36,14 @@ def verify_adapter(adapter: Adapter, model: nn.Module) -> None:
             block.eval()
             with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
                 own = adapter.own(block, tokens)
-                taken_apart = adapter.feed(block, adapter.attend(block, tokens, None).x).x
+                others = [adapter.feed(block, adapter.attend(block, tokens, None).x).x]
+                parts = adapter.token_parts(block) if token_by_token else None
+                if parts is not None:
+                    others.append(parts.whole(tokens.x))
         finally:
             for module, training in modes:
                 module.training = training
-        error = (own - taken_apart).abs().max().item()
+        error = max((own - other).abs().max().item() for other in others)
         allowed = TOLERANCE[weight.dtype] * max(1.0, own.abs().max().item())
         if not error <= allowed:
             raise Unsupported(

@@ -12,6 +12,7 @@ from tokred.backbones.attention import attend_fused, shrink_pixels
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.guards import refuse_hooks, refuse_overrides, require_type
 from tokred.backbones.masked import attend_masked
+from tokred.backbones.parts import BlockParts
 from tokred.backbones.positions import resample
 from tokred.backbones.videomae import Attention, Block, VideoViT
 from tokred.reducer import SmallerInput
@@ -88,6 +89,20 @@ class VideoViTAdapter(Adapter):
         blk = cast(Block, block)
         branch = blk.mlp(blk.norm2(x))
         return Fed(x + blk.mlp_branch(branch), branch)
+
+    def token_parts(self, block: nn.Module) -> BlockParts:
+        blk = cast(Block, block)
+        attn = blk.attn
+        return BlockParts(
+            norm1=blk.norm1,
+            qkv=attn.joint,
+            project=lambda y: blk.attention_branch(attn.proj(y)),
+            norm2=blk.norm2,
+            feed=lambda y: blk.mlp_branch(blk.mlp(y)),
+            heads=attn.num_heads,
+            head_dim=attn.head_dim,
+            scale=attn.scale,
+        )
 
     def features(self, model: nn.Module, tokens: Tokens, pool: str) -> Tensor:
         vit = _vit(model)

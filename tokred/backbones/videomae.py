@@ -57,13 +57,17 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.proj = nn.Linear(dim, dim)
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens (B, N, C), each (B, heads, N, d)."""
-        b, n, _ = x.shape
+    def joint(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of tokens (B, N, C) side by side, (B, N, 3 * heads * d)."""
         bias = None
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).reshape(b, n, 3, self.num_heads, self.head_dim)
+        return F.linear(x, self.qkv.weight, bias)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens (B, N, C), each (B, heads, N, d)."""
+        b, n, _ = x.shape
+        qkv = self.joint(x).reshape(b, n, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from tokred.attach import Attached
 from tokred.measure.jit_ops import HANDLES, ZERO_OPS
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -70,6 +71,7 @@ def fvcore_macs(model: nn.Module, inputs: Inputs) -> OperatorMacs:
         ValueError: an operator whose cost cannot be told from its shapes.
     """
     analysis_class, version = _fvcore()
+    _start(model)
     mode = _Traceable()
     with _hooks_restored(model), torch.no_grad(), warnings.catch_warnings(), mode:
         # torch announces the end of TorchScript with every trace; the user can do nothing about it.
@@ -102,6 +104,7 @@ def torch_macs(model: nn.Module, inputs: Inputs) -> OperatorMacs:
     """
     args = (inputs,) if isinstance(inputs, Tensor) else inputs
     mapping, notes = _attention_fix(args[0].device.type, args[0].dtype)
+    _start(model)
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=mapping) as mode:
         model(*args)
     counts = mode.get_flop_counts()
@@ -115,6 +118,12 @@ def torch_macs(model: nn.Module, inputs: Inputs) -> OperatorMacs:
         counter=f"torch {torch.__version__} flop_counter",
         notes=notes,
     )
+
+
+def _start(model: nn.Module) -> None:
+    """A stateful method is counted on the first frame of a video."""
+    if isinstance(model, Attached):
+        model.reset()
 
 
 def attention_count_ratio(device: str, dtype: torch.dtype, mapping: dict[Any, Any] | None = None) -> float:

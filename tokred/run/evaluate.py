@@ -60,6 +60,7 @@ def predict(
     model.eval()
 
     def run(batch: Batch) -> tuple[Array, Array]:
+        model.reset()  # the clips of a batch continue no other clips
         with torch.inference_mode():
             found = model.run(spec.arrange(batch.clips.to(device, dtype)))
             return found.logits.float().cpu().numpy(), found.pooled.float().cpu().numpy()

@@ -11,8 +11,8 @@ from torch import Tensor
 from tokred.backbones.parts import BlockParts
 from tokred.precision import wide
 from tokred.reduction import take
-from tokred.streaming.gates import Gated, TokenBuffer, TokenGate
-from tokred.streaming.places import silenced
+from tokred.streaming.gates import COLUMN, ROW, Gated, TokenBuffer, TokenGate
+from tokred.streaming.places import read
 from tokred.streaming.policies import Chosen, Policy
 from tokred.streaming.pooling import Pooling
 from tokred.streaming.products import AttentionValue, QueryKey
@@ -87,6 +87,32 @@ class GatedBlock:
         self.frames += 1
         return out + y
 
+    def refuses(self, x: Tensor) -> str | None:
+        """Why tokens (B, N, C) do not continue this state; None where they do."""
+        reference = self.gates["qkv"].reference
+        if reference is None:
+            return None
+        if reference.shape != x.shape:
+            return (
+                f"the state is of (streams, tokens, width) = {tuple(reference.shape)}, this frame is {tuple(x.shape)}"
+            )
+        buffer = self.buffers["mlp"].value
+        if buffer is not None and (buffer.dtype, buffer.device) != (x.dtype, x.device):
+            return f"the state is {buffer.dtype} on {buffer.device}, this frame is {x.dtype} on {x.device}"
+        return None
+
+    def change(self, settings: GateSettings) -> None:
+        """Another policy from the next frame on; the state stays."""
+        self.settings = settings
+        for gate in self.gates.values():
+            gate.policy = settings.policy
+
+    def tensors(self) -> list[Tensor]:
+        """All state."""
+        held = [gate.reference for gate in self.gates.values()] + [buffer.value for buffer in self.buffers.values()]
+        held += [self.query_key.value, self.attention_value.value, self.attention_value.attention, self.pooled_v]
+        return [tensor for tensor in held if tensor is not None]
+
     def _mlp(self, parts: BlockParts, y: Tensor) -> Tensor:
         return self._gated("mlp", parts.norm2(y), parts.feed)
 
@@ -119,19 +145,25 @@ class GatedBlock:
         if self.pooling is not None:
             k, v = self.pooling(k), self.pooling(v)
             columns = None if rows is None else self.pooling.cells(rows)
+        # Maps have their keys first, (B, H, M, N): see tokred.streaming.products.
         if self.settings.variant == "tokenwise":
-            logits = (q * parts.scale) @ k.transpose(-2, -1)
+            logits = (k * parts.scale) @ q.transpose(-2, -1)
         else:
             logits = self.query_key(q, k, rows, columns, parts.scale)
-        attention = wide(logits if parts.bias is None else logits + parts.bias(q)).softmax(dim=-1).to(logits.dtype)
-        kept = None if select is None else select(attention, v)
+        if parts.bias is not None:
+            logits = logits + parts.bias(q).transpose(-2, -1)
+        attention = wide(logits).softmax(dim=-2).to(logits.dtype)
+        kept = None if select is None else select(attention.transpose(-2, -1), v)
         if kept is not None:
-            attention = torch.stack([a.index_select(1, i) for a, i in zip(attention, kept, strict=True)])
-        out = self._times_values(attention, v, columns, before) if self.settings.variant == "full" else attention @ v
+            attention = read(attention, kept, COLUMN)
+        if self.settings.variant == "full":
+            out = self._times_values(attention, v, columns, before)
+        else:
+            out = attention.transpose(-2, -1) @ v
         return out.transpose(1, 2).flatten(2), kept
 
     def _times_values(self, attention: Tensor, v: Tensor, columns: Chosen | None, before: Tensor | None) -> Tensor:
-        """A V with only the chosen columns of A let through, (B, H, N, d)."""
+        """A V with only the chosen keys let through, (B, H, N, d)."""
         if columns is not None:
             self.chosen["value"] = self.chosen["attention"] = columns
         refresh = self.settings.refresh
@@ -139,22 +171,16 @@ class GatedBlock:
         old = new = None
         if columns is not None and not scratch:
             heads, width = v.shape[1], v.shape[3]
-            new = _rows(v, columns)
+            new = read(v, columns.index, ROW)
             if self.pooling is None:
                 assert before is not None
                 old = before.unflatten(2, (heads, width)).transpose(1, 2)
             else:
                 assert self.pooled_v is not None
-                old = _rows(self.pooled_v, columns)
-            new, old = silenced(new, columns, -2), silenced(old, columns, -2)
+                old = read(self.pooled_v, columns.index, ROW)
         if self.pooling is not None:
             self.pooled_v = v.detach()
         return self.attention_value(attention, v, None if scratch else columns, new, old)
-
-
-def _rows(x: Tensor, chosen: Chosen) -> Tensor:
-    """Rows of x (B, H, M, d) at the chosen positions, (B, H, K, d)."""
-    return torch.stack([stream.index_select(1, at) for stream, at in zip(x, chosen.index, strict=True)])
 
 
 def _both(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokred.streaming.blocks import GatedBlock
+from tokred.streaming.blocks import GATES, GatedBlock
 
 KEYS = (
     "linear_flops",
@@ -77,6 +77,21 @@ def frame_counts(block: GatedBlock, sizes: BlockSizes) -> dict[str, int]:
             counts["gate_flops"] += streams * (m * sizes.inner + sizes.heads * left * m)
             counts["accumulator_flops"] = sent["value"] * sizes.inner + 2 * streams * left * sizes.inner
     return counts
+
+
+def frame_macs(block: GatedBlock, sizes: BlockSizes) -> int:
+    """Multiply-adds that the last frame of all streams ran here: linear layers and the two products.
+
+    Rows that only fill a rectangle are counted too: they were computed.
+    """
+    streams = _streams(block)
+    width = {name: streams * chosen.width for name, chosen in block.chosen.items()}
+    rows, projected, fed = (width.get(name, streams * sizes.tokens) for name in GATES)
+    linear = sizes.dim * (3 * rows * sizes.inner + projected * sizes.inner + 2 * fed * sizes.hidden)
+    whole = sizes.tokens * sizes.columns
+    qk = whole if block.settings.variant == "tokenwise" else block.query_key.pairs
+    av = block.attention_value.pairs if block.settings.variant == "full" else whole
+    return linear + streams * sizes.inner * (qk + av)
 
 
 def _products(block: GatedBlock, sizes: BlockSizes, sent: dict[str, int], streams: int) -> int:

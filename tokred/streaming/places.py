@@ -26,7 +26,7 @@ def write(state: Tensor, chosen: Chosen, values: Tensor, dim: int) -> Tensor:
     Returns:
         The state after it; ``keep`` makes of it what may be stored.
     """
-    if values.requires_grad:
+    if values.requires_grad or sealed(state):
         state = state.clone()
     if chosen.valid is not None:
         mask = _along(chosen.valid, values, dim)
@@ -34,6 +34,11 @@ def write(state: Tensor, chosen: Chosen, values: Tensor, dim: int) -> Tensor:
     for stream in range(state.shape[0]):
         state[stream].index_copy_(dim, chosen.index[stream], values[stream])
     return state
+
+
+def sealed(state: Tensor) -> bool:
+    """Whether state was made in inference mode and may not be written on any more."""
+    return state.is_inference() and not torch.is_inference_mode_enabled()
 
 
 def keep(x: Tensor) -> Tensor:

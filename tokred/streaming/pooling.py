@@ -24,7 +24,7 @@ class Pooling:
 
     def __init__(self, size: int, grid: Grid, prefix: int = 0) -> None:
         if grid.h % size or grid.w % size:
-            raise ScheduleError(f"pool = {size} does not divide the grid of {grid.h} x {grid.w} patches")
+            raise ScheduleError(f"pool_size = {size} does not divide the grid of {grid.h} x {grid.w} patches")
         self.size = size
         self.grid = grid
         self.prefix = prefix

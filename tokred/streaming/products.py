@@ -1,6 +1,7 @@
 """The two products of attention, kept up to date instead of computed again.
 
-Both are recomputed from scratch where the update would cost as much: from half of the rows on.
+Both are recomputed from scratch where the update would cost as much: from half of the rows on. Maps are stored with the
+keys first, (B, H, M, N), so that what changes with a key is a row: contiguous in memory.
 """
 
 from __future__ import annotations
@@ -10,31 +11,47 @@ from torch import Tensor
 
 from tokred.precision import full_precision, wide
 from tokred.streaming.gates import COLUMN, ROW
-from tokred.streaming.places import keep, read, silenced, write
+from tokred.streaming.places import keep, read, sealed, silenced, write
 from tokred.streaming.policies import Chosen
 
 
 class QueryKey:
-    """Q K^T of the current queries and keys: rows of new queries, columns of new keys."""
+    """K Q^T of the current keys and queries: rows of new keys, columns of new queries.
+
+    Attributes:
+        pairs: pairs of a query and a key that the last frame computed, per stream and head.
+    """
 
     def __init__(self) -> None:
         self.value: Tensor | None = None
+        self.pairs = 0
 
-    def __call__(self, q: Tensor, k: Tensor, rows: Chosen | None, columns: Chosen | None, scale: float = 1.0) -> Tensor:
-        """The product after this frame, (B, H, N, M). It is state: do not write on it.
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        queries: Chosen | None,
+        keys: Chosen | None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """The product after this frame, (B, H, M, N). It is state: do not write on it.
 
         Args:
             q: (B, H, N, d) all current queries; k: (B, H, M, d) all current keys.
-            rows, columns: which queries and keys are new since the last frame; None = all.
+            queries, keys: which of them are new since the last frame; None = all.
             scale: factor on the product.
         """
-        if self.value is None or rows is None or columns is None or 2 * max(rows.width, columns.width) >= q.shape[2]:
-            product = (q * scale) @ k.transpose(-2, -1)
+        n, m = q.shape[2], k.shape[2]
+        if self.value is None or queries is None or keys is None or 2 * max(queries.width, keys.width) >= n:
+            product = k @ (q * scale).transpose(-2, -1)
             self.value = keep(product)
+            self.pairs = n * m
             return product
-        product = write(self.value, rows, (read(q, rows.index, ROW) * scale) @ k.transpose(-2, -1), ROW)
-        product = write(product, columns, q @ (read(k, columns.index, ROW) * scale).transpose(-2, -1), COLUMN)
+        columns = k @ (read(q, queries.index, ROW) * scale).transpose(-2, -1)
+        rows = (read(k, keys.index, ROW) * scale) @ q.transpose(-2, -1)
+        product = write(write(self.value, queries, columns, COLUMN), keys, rows, ROW)
         self.value = keep(product)
+        self.pairs = queries.width * m + n * keys.width
         return product
 
 
@@ -47,12 +64,15 @@ class AttentionValue:
 
     Args:
         cast: precision in which A and V enter and are remembered, None = as they come.
+    Attributes:
+        pairs: pairs of a row and a column of A that the last frame multiplied, per stream and head.
     """
 
     def __init__(self, cast: torch.dtype | None = None) -> None:
         self.cast = cast
         self.attention: Tensor | None = None
         self.value: Tensor | None = None
+        self.pairs = 0
 
     def __call__(
         self, attention: Tensor, v: Tensor, chosen: Chosen | None, v_new: Tensor | None, v_old: Tensor | None
@@ -60,24 +80,25 @@ class AttentionValue:
         """The product after this frame, (B, H, N, d), float32 or wider. It is state: do not write on it.
 
         Args:
-            attention: (B, H, N, M) the current map; v: (B, H, M, d) the values as they were sent.
-            chosen: columns of the map and rows of the values that are let through; None = all: from scratch.
-            v_new, v_old: (B, H, K, d) those rows now and before; None with ``chosen`` None.
+            attention: (B, H, M, N) the current map, keys first; v: (B, H, M, d) the values as they were sent.
+            chosen: keys whose weights and values are let through; None = all: from scratch.
+            v_new, v_old: (B, H, K, d) their values now and before; None with ``chosen`` None.
         """
         attention = attention if self.cast is None else attention.to(self.cast)
         if self.value is None or self.attention is None or chosen is None or v_new is None or v_old is None:
             self.attention = attention.detach().clone()
             return self._scratch(attention, v)
-        new = read(attention, chosen.index, COLUMN)
-        if 2 * chosen.width >= attention.shape[-1]:
-            used = write(self.attention, chosen, new, COLUMN)
+        new = read(attention, chosen.index, ROW)
+        if 2 * chosen.width >= attention.shape[2]:
+            used = write(self.attention, chosen, new, ROW)
             self.attention = keep(used)
             return self._scratch(used, v)
-        old = read(self.attention, chosen.index, COLUMN)
-        self.attention = write(self.attention, chosen, new.detach(), COLUMN)
-        added = self._product(silenced(new, chosen, COLUMN), v_new)
-        removed = self._product(silenced(old, chosen, COLUMN), v_old)
-        if added.requires_grad:
+        self.pairs = 2 * attention.shape[3] * chosen.width
+        old = read(self.attention, chosen.index, ROW)
+        self.attention = write(self.attention, chosen, new.detach(), ROW)
+        added = self._product(silenced(new, chosen, ROW), v_new)
+        removed = self._product(silenced(old, chosen, ROW), v_old)
+        if added.requires_grad or sealed(self.value):
             product = self.value + added - removed
             self.value = keep(product)
             return product
@@ -87,9 +108,10 @@ class AttentionValue:
     def _scratch(self, attention: Tensor, v: Tensor) -> Tensor:
         product = self._product(attention, v)
         self.value = keep(product)
+        self.pairs = attention.shape[2] * attention.shape[3]
         return product
 
     def _product(self, attention: Tensor, v: Tensor) -> Tensor:
         v = v if self.cast is None else v.to(self.cast)
         with full_precision(attention):
-            return wide(attention) @ wide(v)
+            return wide(attention).transpose(-2, -1) @ wide(v)

@@ -75,8 +75,11 @@ class Case:
 
     @torch.no_grad()
     def logits(self, fast: nn.Module | None = None, clips: Tensor | None = None) -> Tensor:
-        """Logits with the reducer."""
-        return (self.attach() if fast is None else fast)(self.clips if clips is None else clips)
+        """Logits with the reducer; for stateful ones those of a video's first frame."""
+        fast = self.attach() if fast is None else fast
+        if isinstance(fast, Attached):
+            fast.reset()
+        return fast(self.clips if clips is None else clips)
 
     @torch.no_grad()
     def watch(self, fast: Attached | None = None, clips: Tensor | None = None, *, frames: bool = True) -> list[Seen]:
@@ -87,6 +90,7 @@ class Case:
         """
         fast = self.attach() if fast is None else fast
         pixels = self.clips if clips is None else clips
+        fast.reset()
         seen: list[Seen] = []
 
         def look(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
@@ -100,14 +104,15 @@ class Case:
         seeds = sample_seeds(pixels) if "sample_seed" in fast.reducer.capabilities.needs else None
         groups = tokens.groups if frames else None
         tokens = replace(tokens, groups=groups, sample_seed=seeds)
-        run_blocks(
-            fast.adapter,
-            fast.host,
-            tokens,
-            fast._actions,
-            proportional=fast._proportional,
-            perform=look,
-        )
+        for step in fast.adapter.steps(tokens) if fast.reducer.capabilities.stateful else [tokens]:
+            run_blocks(
+                fast.adapter,
+                fast.host,
+                step,
+                fast._actions,
+                proportional=fast._proportional,
+                perform=look,
+            )
         return seen
 
     def decisions(self, fast: Attached | None = None, clips: Tensor | None = None) -> list[Tensor]:

@@ -80,6 +80,7 @@ def _compiled(fast: Attached, case: Case, whole: bool) -> Tensor:
     """Logits of the compiled model; "eager" traces as every backend does and generates no code: what a reducer can
     break is the tracing."""
     torch._dynamo.reset()
+    fast.reset()
     try:
         return torch.compile(fast, backend="eager", fullgraph=whole)(case.clips)
     finally:

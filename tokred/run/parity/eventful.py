@@ -99,7 +99,7 @@ def query_key(golden: Golden, ledger: Ledger) -> None:
     for i in golden.numbered(r"t(\d+)\.product"):
         q, k = golden.floats(f"t{i}.q", 4), golden.floats(f"t{i}.k", 4).transpose(-2, -1)
         rows, columns = _chosen(golden, f"t{i}.index_q"), _chosen(golden, f"t{i}.index_k")
-        product = ours(q, k, rows, columns)
+        product = ours(q, k, rows, columns).transpose(-2, -1)
         ledger.value(f"t{i}.product", product, golden.floats(f"t{i}.product", 4), absolute=OUT)
         b, heads, n, width = q.shape
         m = k.shape[2]
@@ -122,14 +122,14 @@ def attention_value(golden: Golden, ledger: Ledger) -> None:
         chosen = _chosen(golden, f"t{i}.index")
         if sent is None or chosen is None:
             sent = v.clone()
-            product = ours(a, v, None, None, None)
+            product = ours(a.transpose(-2, -1), v, None, None, None)
         else:
             places = chosen.index[:, None, :, None].expand(-1, v.shape[1], -1, v.shape[3])
             old, new = sent.gather(2, places), v.gather(2, places)
             sent = sent.scatter(2, places, new)
-            product = ours(a, sent, chosen, new, old)
+            product = ours(a.transpose(-2, -1), sent, chosen, new, old)
         assert ours.attention is not None
-        for name, value in (("product", product), ("p_a", ours.attention), ("p_v", sent)):
+        for name, value in (("product", product), ("p_a", ours.attention.transpose(-2, -1)), ("p_v", sent)):
             ledger.value(f"t{i}.{name}", value, golden.floats(f"t{i}.{name}", 4), absolute=OUT)
         b, heads, n, m = a.shape
         width = v.shape[3]
