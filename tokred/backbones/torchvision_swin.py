@@ -34,9 +34,13 @@ class TorchvisionSwinAdapter(WindowedAdapter):
         swin = _any(model)
         refuse_overrides(model, video.SwinTransformer3d, ("forward", "__call__"), type(model).__name__)
         require_type(swin.patch_embed, (video.PatchEmbed3d,), "patch_embed")
+        refuse_hooks(swin.features, "features")
+        refuse_hooks(swin.avgpool, "avgpool")
         for i, stage in enumerate(swin.features):
             if i % 2:
                 require_type(stage, (flat.PatchMerging,), f"features.{i}")
+            else:
+                refuse_hooks(stage, f"features.{i}")
         for i, block in enumerate(self.blocks(model)):
             attn = _any(block).attn
             kinds: tuple[tuple[str, nn.Module, type[nn.Module]], ...] = (

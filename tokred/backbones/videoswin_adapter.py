@@ -24,7 +24,8 @@ class VideoSwinAdapter(WindowedAdapter):
         return isinstance(model, VideoSwin)
 
     def check(self, model: nn.Module) -> None:
-        refuse_overrides(model, VideoSwin, ("forward", "forward_features", "maps", "__call__"), type(model).__name__)
+        own = ("forward", "forward_features", "stages", "maps", "pool", "__call__")
+        refuse_overrides(model, VideoSwin, own, type(model).__name__)
         for i, block in enumerate(self.blocks(model)):
             attn = cast(SwinBlock, block).attn
             parts: tuple[tuple[str, nn.Module, type[nn.Module]], ...] = (
