@@ -26,3 +26,14 @@ def test_yaml_cannot_build_objects(tokred: Call, tmp_path: Path) -> None:
     assert status == 2
     assert not (tmp_path / "made").exists()
     assert "Traceback" not in err
+
+
+def test_a_recipe_for_pictures_asks_where_they_lie(tokred: Call, tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[2] / "experiments" / "train_vit_nano.yaml"
+    status, _, err = tokred("train", recipe, "--out", tmp_path / "run")
+    assert status == 2
+    assert "--data PATH" in err
+    status, _, err = tokred("train", recipe, "--data", tmp_path, "--out", tmp_path / "run")
+    assert status == 2
+    assert "no CIFAR-10 in" in err
+    assert len(err.strip().splitlines()) == 1

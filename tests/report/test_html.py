@@ -153,3 +153,13 @@ def test_the_same_results_give_the_same_page(results: Results) -> None:
 def test_no_run_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one run, got none"):
         page([])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_report_of_an_image_model_speaks_of_images(results: Results) -> None:
+    results["data"] |= {"unit": "image", "name": "CIFAR-10"}
+    results["title"] = "vit_nano on CIFAR-10"
+    text = Reader(page([results])).text
+    for part in ("images/s", "GMAC an image", "1,000 images of CIFAR-10", "on the same images"):
+        assert part in text
+    assert not re.search(r"\bclips?\b", text, re.IGNORECASE)

@@ -55,3 +55,12 @@ def test_small_words() -> None:
     assert text.join([]) == ""
     assert text.shorten("abcdef", 4) == "abc…"
     assert text.shorten("abcd", 4) == "abcd"
+
+
+def test_texts_about_clips_become_texts_about_images() -> None:
+    assert (
+        text.in_units("Clips/s, clips, GMAC a clip, on 3 clips", "image")
+        == "Images/s, images, GMAC an image, on 3 images"
+    )
+    assert text.in_units("a paperclip clipped", "image") == "a paperclip clipped"
+    assert text.in_units("Clips", "clip") == "Clips"

@@ -29,6 +29,8 @@ def command(
             "FOLDER": "videos, or one folder per class",
             "LIST": "text file, `path label` per line (space, comma or tab)",
             "VIDEO": "one file",
+            "cifar10:PATH": "CIFAR-10: standard files, their archive, or train.npz and test.npz",
+            "images:PATH": "pictures, or one folder per class; --animate turns them into clips",
         }
     if kind in ("all", "experiments"):
         found["experiments"] = _experiments()

@@ -16,6 +16,9 @@ PRECISIONS = {"recipe": None, "float32": "fp32", "bfloat16": "bf16"}
 def command(
     spec: Annotated[Path, typer.Argument(help="A recipe, e.g. experiments/train_nano.yaml.")],
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default results/train-NAME.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Where CIFAR-10 lies, for recipes that train on it.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of going on from the checkpoint.")] = False,
     threads: Annotated[int | None, typer.Option("--threads", parser=whole(1), help="CPU threads.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", parser=whole(0), help="Instead of the recipe's.")] = None,
@@ -37,6 +40,7 @@ def command(
             spec,
             folder,
             resume=not fresh,
+            data=data,
             seed=seed,
             precision=PRECISIONS[dtype],
             device=device,

@@ -13,25 +13,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokred.data.pictures import CIFAR10_CLASSES
 from tokred.data.synthetic import SyntheticActions
 from tokred.run.sanity import accuracies
-from tokred.run.train_export import TrainResult, as_stored, export
+from tokred.run.train_export import TrainResult, as_stored
+from tokred.run.train_image_spec import Cifar10Spec
+from tokred.run.train_learned import load_start, parameter_groups, set_rates, write_weights
+from tokred.run.train_losses import AuxHeads
 from tokred.run.train_spec import TrainSpec, load_spec, parse_spec, stage_at
 from tokred.run.train_state import TrainLog, load_checkpoint, save_checkpoint
-from tokred.run.train_step import AuxHeads, StepEngine, Trainee, Workers, workers
+from tokred.run.train_step import StepEngine, Trainee, Workers, workers
 
 
 def build_model(spec: TrainSpec) -> nn.Module:
     """The recipe's model, freshly initialised from its seed; with its reducer attached where it names one."""
-    classes = sum(len(labels.classes) for labels in SyntheticActions(clips=1).label_sets)
+    classes = len(CIFAR10_CLASSES)
+    if not isinstance(spec.data, Cifar10Spec):
+        classes = sum(len(labels.classes) for labels in SyntheticActions(clips=1).label_sets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model = spec.model.build(spec.data.size, spec.data.frames, classes)
+    load_start(model, spec)
     if spec.reducer is not None:
         from tokred.attach import attach
         from tokred.registry import build
 
-        model = attach(model, build(spec.reducer))
+        model = attach(model.train(), build(spec.reducer))
     return model
 
 
@@ -40,6 +47,7 @@ def train(
     out: str | Path,
     resume: bool = True,
     *,
+    data: str | Path | None = None,
     seed: int | None = None,
     precision: str | None = None,
     device: str = "cpu",
@@ -55,6 +63,7 @@ def train(
         spec: the recipe, or a YAML file with it.
         out: folder for checkpoint and log; made if missing.
         resume: continue from the folder's checkpoint; False starts again and overwrites.
+        data: where the pictures of a recipe for an image model lie (see ``read_cifar10``).
         seed, precision: instead of the recipe's.
         device: where to compute.
         threads: CPU worker threads, default: all cores; they change the speed and not the weights.
@@ -72,13 +81,21 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     count = threads or os.cpu_count() or 1
     with workers(count if target.type == "cpu" else 1) as crew:
-        run = _Run(recipe, folder, resume, target, crew, say)
+        run = _kind_of_run(recipe)(recipe, folder, resume, target, crew, say, None if data is None else Path(data))
         run.loop(log_every, checkpoint_every, sys.stderr.isatty() if progress is None else progress)
         return run.finish()
 
 
-class _Run:
-    """Weights, optimizer and position of a run."""
+def _kind_of_run(spec: TrainSpec) -> type[Run]:
+    if not isinstance(spec.data, Cifar10Spec):
+        return Run
+    from tokred.run.train_images import ImageRun
+
+    return ImageRun
+
+
+class Run:
+    """Weights, optimizer and position of a run on generated clips."""
 
     def __init__(
         self,
@@ -88,21 +105,18 @@ class _Run:
         device: torch.device,
         crew: Workers,
         say: Callable[[str], None],
+        data: Path | None = None,
     ) -> None:
         self.spec, self.folder, self.crew, self.say, self.device = spec, folder, crew, say, device
+        self.prepare(data)
         uses_shape = any(stage.shape > 0 for stage in spec.stages)
         uses_aux = uses_shape or any(stage.aux > 0 for stage in spec.stages)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + 1)
             aux = AuxHeads(*spec.model.widths, shape=uses_shape) if uses_aux else None
-        self.trainee = Trainee(build_model(spec), aux).to(device)
+        self.trainee = Trainee(self.start(build_model(spec)), aux).to(device)
         self.average = {k: v.clone() for k, v in self._weights().items()} if spec.optimizer.ema else {}
-        decayed = [p for p in self.trainee.parameters() if p.ndim >= 2]
-        others = [p for p in self.trainee.parameters() if p.ndim < 2]
-        groups = [
-            {"params": decayed, "weight_decay": spec.optimizer.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        groups = parameter_groups(self.trainee, spec)
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=spec.optimizer.betas)
         self.step = 0
         self.window: dict[str, float] = {}  # sums of the figures since the last line of the log
@@ -116,7 +130,20 @@ class _Run:
             say(f"continuing {folder} after step {self.step} of {spec.steps}")
         self.log = TrainLog(folder, self.step)
         self.stage_ends = set(itertools.accumulate(stage.steps for stage in spec.stages))
-        self.engine = StepEngine(spec, self.trainee, crew, device)
+        self.engine = self.make_engine()
+
+    def prepare(self, data: Path | None) -> None:
+        """Reads what the run trains on; generated clips are not read from anywhere."""
+        if data is not None:
+            raise ValueError(f"data = {data} is not for this recipe: it trains on generated clips")
+
+    def start(self, model: nn.Module) -> nn.Module:
+        """The freshly initialised model, fitted to the data."""
+        return model
+
+    def make_engine(self) -> StepEngine:
+        """What computes the gradients."""
+        return StepEngine(self.spec, self.trainee, self.crew, self.device)
 
     def _weights(self) -> dict[str, Tensor]:
         return {k: v.detach() for k, v in self.trainee.model.state_dict().items()}
@@ -144,14 +171,14 @@ class _Run:
             raise RuntimeError(
                 f"step {self.step}: the gradient is not finite (loss {figures['loss']}); lower lr {rate:g}"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.optimizer, rate, self.spec, self.step)
         self.optimizer.step()
         self.step += 1
         if self.average:
             decay = self.spec.optimizer.ema
             for key, value in self._weights().items():
-                self.average[key].lerp_(value, 1 - decay)
+                if value.is_floating_point():
+                    self.average[key].lerp_(value, 1 - decay)
         return figures | {"grad_norm": float(norm)}
 
     def loop(self, log_every: int, checkpoint_every: int, progress: bool) -> None:
@@ -179,7 +206,7 @@ class _Run:
                     self.window, self.since = {}, 0
                     began, timed = time.perf_counter(), 0
                 if ends:
-                    self._evaluate_stage(str(figures["stage"]))
+                    self.evaluate_stage(str(figures["stage"]))
                     began = time.perf_counter()
                 if self.step % checkpoint_every == 0 or ends:
                     self.save()
@@ -190,7 +217,8 @@ class _Run:
         model.load_state_dict(self.average or self._weights())
         return model.to(self.device).eval()
 
-    def _evaluate_stage(self, stage: str) -> None:
+    def evaluate_stage(self, stage: str) -> None:
+        """Accuracy on validation clips, into the log."""
         clips = self.spec.evaluation.stage_clips
         if not clips:
             return
@@ -218,8 +246,7 @@ class _Run:
         self.say(f"top-1 on {len(source)} held-out clips; chance: appearance 10 %, motion 12.5 %")
         for change, values in found.items():
             self.say(f"  {change:<15} {_percent(values)}")
-        path = self.folder / f"{spec.name}.safetensors"
-        export(model, path, spec, source, found)
+        path = write_weights(model, self.folder, spec, self.step, source, found)
         self.say(f"weights: {path} ({path.stat().st_size / 1e6:.2f} MB)")
         return TrainResult(model, found, path, self.folder, self.step)
 

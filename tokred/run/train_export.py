@@ -12,6 +12,7 @@ from torch import nn
 
 from tokred.backbones.convert import save_weights
 from tokred.data.source import Source
+from tokred.run.train_image_spec import ImageViTSpec
 from tokred.run.train_spec import TrainSpec
 
 STORED = torch.float16
@@ -61,14 +62,23 @@ def export(model: nn.Module, path: Path, spec: TrainSpec, source: Source, accura
         sha256 of the stored tensors.
     """
     host = getattr(model, "host", model)
-    metadata = {
-        "recipe": spec.name,
+    metadata = {"recipe": spec.name, **header(spec, source, accuracy)}
+    if isinstance(spec.model, ImageViTSpec):
+        from tokred.backbones.image_vit import save_image_vit
+
+        origin = f"tokred train, recipe {spec.name}"
+        return save_image_vit(host.state_dict(), path, source=origin, dtype=STORED, metadata=metadata)
+    return save_weights(
+        host.state_dict(), path, source=f"tokred train, recipe {spec.name}", dtype=STORED, metadata=metadata
+    )
+
+
+def header(spec: TrainSpec, source: Source, accuracy: dict[str, dict[str, float]]) -> dict[str, str]:
+    """What a file tells about its training: the whole recipe, the held-out clips, and what was reached on them."""
+    return {
         "seed": str(spec.seed),
         "spec": spec.model_dump_json(),
         "data": f"{source.name}, {len(source)} held-out clips",
         "data_digest": source.digest(),
         "top1": json.dumps(accuracy),
     }
-    return save_weights(
-        host.state_dict(), path, source=f"tokred train, recipe {spec.name}", dtype=STORED, metadata=metadata
-    )

@@ -52,4 +52,6 @@ def working_copy(trainee: Trained, precision: str, attention: str) -> Trained:
                 module.forward = types.MethodType(explicit_attention, module)  # type: ignore[method-assign]
             elif isinstance(module, WindowAttention):
                 module.forward = types.MethodType(explicit_window_attention, module)  # type: ignore[method-assign]
+            elif hasattr(module, "fused_attn"):
+                setattr(module, "fused_attn", False)  # noqa: B010 (timm has both kernels; no annotation says so)
     return copy

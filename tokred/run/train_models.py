@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from torch import nn
 
-
-class Part(BaseModel):
-    """A part of a recipe: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from tokred.run.train_image_spec import ImageViTSpec
+from tokred.run.train_part import Part
 
 
 class VideoViTSpec(Part):
@@ -115,7 +112,11 @@ class VideoSwinSpec(Part):
         return VideoSwin(img_size=size, frames=frames, num_classes=classes, patch_size=patch, **sizes)
 
 
-KINDS: dict[str, type[VideoViTSpec | VideoSwinSpec]] = {"videomae_vit": VideoViTSpec, "videoswin": VideoSwinSpec}
+KINDS: dict[str, type[VideoViTSpec | VideoSwinSpec | ImageViTSpec]] = {
+    "videomae_vit": VideoViTSpec,
+    "videoswin": VideoSwinSpec,
+    "vit": ImageViTSpec,
+}
 
 
 def kind_of(given: Any) -> str:
@@ -124,7 +125,9 @@ def kind_of(given: Any) -> str:
 
 
 ModelSpec = Annotated[
-    Annotated[VideoViTSpec, Tag("videomae_vit")] | Annotated[VideoSwinSpec, Tag("videoswin")],
+    Annotated[VideoViTSpec, Tag("videomae_vit")]
+    | Annotated[VideoSwinSpec, Tag("videoswin")]
+    | Annotated[ImageViTSpec, Tag("vit")],
     Discriminator(
         kind_of, custom_error_type="model_kind", custom_error_message=f"kind must be one of {', '.join(KINDS)}"
     ),

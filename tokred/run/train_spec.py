@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 
 from tokred.data.synthetic.actions import NOISE, SLOWEST
-from tokred.run.train_models import KINDS, ModelSpec, Part, VideoViTSpec
+from tokred.run.train_image_spec import Cifar10Spec, ImageViTSpec, image_problems
+from tokred.run.train_models import KINDS, ModelSpec, VideoViTSpec
+from tokred.run.train_part import Part
+from tokred.run.train_start import StartSpec
 
 
 class SpecError(ValueError):
     """A recipe that cannot be run; the message lists everything that is wrong, one line each."""
 
 
-class DataSpec(Part):
+class SyntheticSpec(Part):
     """The generated action data set."""
 
     kind: Literal["synthetic"] = "synthetic"
     seed: int = Field(0, ge=0)
     size: int = Field(64, ge=16)
     frames: int = Field(16, ge=4)
+
+
+DATA: dict[str, type[SyntheticSpec | Cifar10Spec]] = {"synthetic": SyntheticSpec, "cifar10": Cifar10Spec}
+
+
+def data_kind(given: Any) -> str:
+    """The kind that the data's settings name; without a name the generated clips."""
+    return str(given.get("kind", "synthetic") if isinstance(given, dict) else getattr(given, "kind", "synthetic"))
+
+
+DataSpec = Annotated[
+    Annotated[SyntheticSpec, Tag("synthetic")] | Annotated[Cifar10Spec, Tag("cifar10")],
+    Discriminator(
+        data_kind, custom_error_type="data_kind", custom_error_message=f"kind must be one of {', '.join(DATA)}"
+    ),
+]
 
 
 class OptimizerSpec(Part):
@@ -45,7 +65,8 @@ class StageSpec(Part):
     model sees (those of the object, the rest at random: a cheap start; all for a model with windows), ``hold`` the
     share of micro-batches whose poses are held for a tubelet, ``aux`` the weight of the auxiliary losses on the
     object's place and displacement, and ``shape`` that of its class at its own tokens. ``noise`` and ``slowest`` are
-    those of ``SyntheticActions``; by default as hard as the held-out clips.
+    those of ``SyntheticActions``; by default as hard as the held-out clips. ``frames`` makes shorter clips, which show
+    whole movements in fewer poses: another cheap start.
     """
 
     name: str
@@ -55,6 +76,7 @@ class StageSpec(Part):
     hold: float = Field(1.0, ge=0, le=1)
     aux: float = Field(0.0, ge=0)
     shape: float = Field(0.0, ge=0)
+    frames: int | None = Field(None, ge=4, description="frames per clip, by default data.frames")
     noise: float = Field(NOISE, ge=0, le=1)
     slowest: float = Field(SLOWEST, gt=0, le=1)
 
@@ -72,8 +94,9 @@ class TrainSpec(Part):
     name: str
     seed: int = Field(0, ge=0)
     model: ModelSpec = VideoViTSpec()
-    data: DataSpec = DataSpec()
+    data: DataSpec = SyntheticSpec()
     reducer: str | None = Field(None, description="train with this reducer attached, e.g. 'sta:r=12'")
+    start: StartSpec | None = Field(None, description="a trained backbone that a learned reducer is trained on")
     batch_size: int = Field(32, ge=1)
     micro_batch: int = Field(8, ge=1, description="clips that one worker computes at a time; divides batch_size")
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -88,17 +111,27 @@ class TrainSpec(Part):
         if self.batch_size % self.micro_batch:
             wrong.append(f"micro_batch = {self.micro_batch} does not divide batch_size = {self.batch_size}")
         if self.data.size % self.model.stride:
-            what = "model.patch_size" if isinstance(self.model, VideoViTSpec) else "the last stage's patch"
+            patches = isinstance(self.model, (VideoViTSpec, ImageViTSpec))
+            what = "model.patch_size" if patches else "the last stage's patch"
             wrong.append(f"{what} = {self.model.stride} does not divide data.size = {self.data.size}")
-        if not isinstance(self.model, VideoViTSpec) and any(stage.tokens < 1 for stage in self.stages):
+        still = isinstance(self.model, ImageViTSpec) or isinstance(self.data, Cifar10Spec)
+        whole = not isinstance(self.model, (VideoViTSpec, ImageViTSpec))
+        if whole and any(stage.tokens < 1 for stage in self.stages):
             wrong.append("stages: tokens = 1 is needed, because windows need every patch")
-        if self.data.frames % self.model.tubelet or self.data.frames % 2:
+        if still:
+            wrong += image_problems(self)
+        elif self.data.frames % self.model.tubelet or self.data.frames % 2:
             wrong.append(f"data.frames = {self.data.frames} must be even and a multiple of model.tubelet_size")
+        for stage in self.stages:
+            if stage.frames is not None and (stage.frames % self.model.tubelet or stage.frames % 2):
+                wrong.append(f"stage {stage.name}: frames = {stage.frames} must be even and a multiple of the tubelet")
         if self.reducer is not None:
             if any(stage.tokens < 1 or stage.aux > 0 or stage.shape > 0 for stage in self.stages):
                 wrong.append("reducer: stages of a reduced model need tokens = 1, aux = 0 and shape = 0")
             if self.attention != "fused":
                 wrong.append("reducer: needs attention = fused, the kernel that a reduced model runs with")
+        if self.start is not None and self.reducer is None:
+            wrong.append("start: is for training a learned reducer; name one with reducer")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -154,9 +187,9 @@ def parse_spec(content: Any, origin: str = "recipe") -> TrainSpec:
 
 def _explain(problem: Any) -> str:
     location = problem["loc"]
-    kind = "videomae_vit"
-    if location[:1] == ("model",) and len(location) > 1 and location[1] in KINDS:
-        kind, location = location[1], ("model", *location[2:])  # pydantic names the kind as a level of its own
+    kind = ""
+    if len(location) > 1 and str(location[1]) in _kinds(location[0]):
+        kind, location = location[1], (location[0], *location[2:])  # pydantic names the kind as a level of its own
     where = ".".join(str(part) for part in location) or "recipe"
     if problem["type"] == "extra_forbidden":
         allowed = _allowed(location[:-1], kind)
@@ -170,11 +203,16 @@ def _explain(problem: Any) -> str:
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
 
 
+def _kinds(part: int | str) -> Collection[str]:
+    return KINDS if part == "model" else DATA if part == "data" else ()
+
+
 def _allowed(location: tuple[int | str, ...], kind: str) -> list[str]:
     parts: dict[str, type[BaseModel]] = {
-        "model": KINDS[kind],
-        "data": DataSpec,
+        "model": KINDS.get(kind, VideoViTSpec),
+        "data": DATA.get(kind, SyntheticSpec),
         "optimizer": OptimizerSpec,
+        "start": StartSpec,
         "stages": StageSpec,
         "evaluation": EvaluationSpec,
     }

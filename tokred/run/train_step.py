@@ -18,32 +18,15 @@ from torch import Tensor, nn
 
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
-from tokred.data.synthetic import SHAPES, Scene, SyntheticActions, object_share
+from tokred.data.synthetic import Scene, SyntheticActions, object_share
 from tokred.data.synthetic.render import stream_seed
 from tokred.run.train_kernels import working_copy
+from tokred.run.train_learned import begin_step, gradients_of, learned_forward, teacher_for
+from tokred.run.train_losses import OBJECT_SHARE, AuxHeads, auxiliary_loss, shape_loss
 from tokred.run.train_spec import StageSpec, TrainSpec
-
-# An object covers few tokens and moves little in these units; the weights bring the parts to the size of the others.
-REGRESSION_WEIGHT = 5.0
-OBJECT_SHARE = 0.05
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class AuxHeads(nn.Module):
-    """Where the object is and where it goes, per token and for the clip, and what it is; only used in training.
-
-    Args:
-        dim: width of the tokens; features: width of the pooled features; shape: whether to tell what it is.
-    """
-
-    def __init__(self, dim: int, features: int, shape: bool = False) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.token = nn.Linear(dim, 6)  # objectness, place (2), displacement (3)
-        self.clip = nn.Linear(features, 3)  # displacement
-        self.shape = nn.Linear(dim, len(SHAPES)) if shape else None
 
 
 class Trainee(nn.Module):
@@ -103,12 +86,20 @@ class StepEngine:
         self.spec, self.master, self.crew, self.device = spec, trainee, crew, device
         self.copy = working_copy(trainee, spec.precision, spec.attention)
         self.label_sets = SyntheticActions(1).label_sets
+        self.teacher = teacher_for(spec, self.copy.model, device, next(self.copy.parameters()).dtype)
 
     def source(self, stage: StageSpec, hold: bool) -> SyntheticActions:
         """The training clips of a stage."""
         data = self.spec.data
         return SyntheticActions(
-            1, data.seed, "train", data.size, data.frames, hold=hold, noise=stage.noise, slowest=stage.slowest
+            1,
+            data.seed,
+            "train",
+            data.size,
+            stage.frames or data.frames,
+            hold=hold,
+            noise=stage.noise,
+            slowest=stage.slowest,
         )
 
     def gradients(self, step: int, stage: StageSpec) -> dict[str, float]:
@@ -117,6 +108,7 @@ class StepEngine:
         Returns:
             mean loss, loss parts and training accuracies.
         """
+        begin_step(self.copy, self.copy.model, self.spec, step)
         masters = list(self.master.parameters())
         copies = list(self.copy.parameters())
         with torch.no_grad():
@@ -141,12 +133,13 @@ class StepEngine:
         spec, size = self.spec, self.spec.micro_batch
         generator = torch.Generator().manual_seed(stream_seed("micro-batch", spec.seed, step, part))
         hold = torch.rand(1, generator=generator).item() < stage.hold
-        patches = (spec.data.frames // spec.model.tubelet) * (spec.data.size // spec.model.auxiliary_stride) ** 2
+        frames = stage.frames or spec.data.frames
+        patches = (frames // spec.model.tubelet) * (spec.data.size // spec.model.auxiliary_stride) ** 2
         lottery = torch.rand(size, patches, generator=generator)
         # Another seed of the run takes other clips: offset by whole label blocks, far beyond any run's length.
         first = spec.seed * 80_000_000 + step * spec.batch_size + part * size
         scene = self.source(stage, hold).scene(range(first, first + size))
-        share = object_share(scene, spec.model.tubelet, spec.model.auxiliary_stride, spec.data.frames).flatten(1)
+        share = object_share(scene, spec.model.tubelet, spec.model.auxiliary_stride, frames).flatten(1)
         seen = share >= OBJECT_SHARE  # (B, P)
         keep = None
         if stage.tokens < 1:
@@ -154,7 +147,7 @@ class StepEngine:
             keep = (lottery + seen.float()).topk(count, dim=1).indices.sort(dim=1).values
         with torch.enable_grad():
             loss, figures = self._loss(scene, seen, keep, stage)
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            gradients = gradients_of(loss, parameters)
         return gradients, figures
 
     def _loss(
@@ -164,6 +157,7 @@ class StepEngine:
         dtype = torch.bfloat16 if self.spec.precision == "bf16" else torch.float32
         clips = scene.rendered.clips.to(self.device, dtype)
         tokens = None
+        extras: dict[str, Tensor] = {}
         if self.spec.reducer is None and isinstance(model, VideoViT):
             tokens = model.embed(clips)
             if keep is not None:
@@ -178,7 +172,8 @@ class StepEngine:
             features = model.pool(maps[-1])
             logits = model.head(features).float()
         else:
-            logits = model(clips).float()
+            tasks = [slice(s.offset, s.offset + len(s.classes)) for s in self.label_sets]
+            logits, extras = learned_forward(model, clips, self.teacher, tasks)
         total = torch.zeros((), device=self.device)
         figures = {}
         for labels, wanted in zip(self.label_sets, (scene.appearance, scene.motion), strict=True):
@@ -188,6 +183,9 @@ class StepEngine:
             total = total + loss
             figures[f"{labels.name}_loss"] = loss.item()
             figures[f"{labels.name}_top1"] = (part.argmax(-1) == wanted).float().mean().item()
+        for name, loss in extras.items():
+            total = total + loss
+            figures[f"{name}_loss"] = loss.item()
         heads = self.copy.aux
         if stage.aux > 0 and heads is not None and tokens is not None:
             loss = auxiliary_loss(heads, tokens, features, scene, seen, keep, self.spec)
@@ -199,62 +197,3 @@ class StepEngine:
             figures["shape_loss"] = loss.item()
         figures["loss"] = total.item()
         return total, figures
-
-
-def auxiliary_loss(
-    heads: AuxHeads,
-    tokens: Tensor,
-    features: Tensor,
-    scene: Scene,
-    seen: Tensor,
-    keep: Tensor | None,
-    spec: TrainSpec,
-) -> Tensor:
-    """Losses of objectness per token, of the object's place at its tokens, and of its displacement over the clip.
-
-    Args:
-        heads: their layers.
-        tokens: last block's output, (B, K, C).
-        features: pooled features, (B, C).
-        scene: the clips' truth.
-        seen: (B, P) bool, patches that show the object.
-        keep: (B, K) patches that the model saw; None = all, K = P.
-        spec: the recipe.
-    Returns:
-        scalar, float32.
-    """
-    tubelets = spec.data.frames // spec.model.tubelet
-    b, patches = seen.shape
-    place = scene.rendered.centre / (spec.data.size / 2) - 1
-    state = torch.cat([place, scene.rendered.scale.log()[..., None]], dim=-1)  # (B, poses, 3)
-    state = state.reshape(b, tubelets, -1, 3).mean(2)
-    change = state[:, -1] - state[:, 0]  # (B, 3)
-    spread = state[:, :, :2].repeat_interleave(patches // tubelets, dim=1)  # (B, P, 2)
-    wanted = torch.cat([spread, change[:, None].expand(-1, patches, -1)], dim=-1)
-    if keep is not None:
-        seen = seen.gather(1, keep)
-        wanted = wanted.gather(1, keep[..., None].expand(-1, -1, 5))
-    wanted, here = wanted.to(tokens.device), seen.float().to(tokens.device)
-    per_token = heads.token(heads.norm(tokens)).float()
-    objectness = F.binary_cross_entropy_with_logits(per_token[..., 0], here)
-    error = (per_token[..., 1:] - wanted).square().mean(-1)
-    at_object = (error * here).sum() / here.sum().clamp_min(1)
-    whole = (heads.clip(features).float() - change.to(tokens.device)).square().mean()
-    return objectness + REGRESSION_WEIGHT * (at_object + whole)
-
-
-def shape_loss(heads: AuxHeads, tokens: Tensor, scene: Scene, seen: Tensor, keep: Tensor | None) -> Tensor:
-    """Cross-entropy of the object's class at each token that shows it.
-
-    Args:
-        as in ``auxiliary_loss``.
-    Returns:
-        scalar, float32.
-    """
-    if heads.shape is None:
-        raise ValueError("these heads do not tell shapes")
-    if keep is not None:
-        seen = seen.gather(1, keep)
-    here = seen.to(tokens.device)
-    wanted = scene.appearance.to(tokens.device)[:, None].expand_as(seen)[here]
-    return F.cross_entropy(heads.shape(heads.norm(tokens[here])).float(), wanted)
