@@ -3,7 +3,7 @@
 The parts: the cross layer, the pooling that starts the tokens, and their generation. Named as in official checkpoints.
 Notation: X (B, N, C) image tokens; S (B, M, C) semantic tokens; G learned centres.
 
-They differ from the official code in fused attention, and in layer scale that is multiplied in float32 or wider.
+They differ from the official code in fused attention, and in layer scale that is multiplied and added in float32 or wider.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class CrossLayer(nn.Module):
         Args:
             x: what the residual starts from; zeros for none.
         """
-        x = x + scaled(self.layer_scale_1, attended)
-        return x + scaled(self.layer_scale_2, self.mlp(self.norm2(x)))
+        x = add_scaled(x, self.layer_scale_1, attended)
+        return add_scaled(x, self.layer_scale_2, self.mlp(self.norm2(x)))
 
     def forward(self, x: Tensor, y: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """Tokens x (B, M, C) after looking at y (B, K, C), None = at themselves.
@@ -210,9 +210,10 @@ def own_cells(rows: int, columns: int, side: int) -> Tensor:
     return (row[:, None] * side + column).flatten()
 
 
-def scaled(scale: Tensor, branch: Tensor) -> Tensor:
-    """Layer scale times a branch (B, N, C), in float32 or wider: 1e-5 has few digits in float16."""
-    return (wide(scale) * wide(branch)).to(branch.dtype)
+def add_scaled(x: Tensor, scale: Tensor, branch: Tensor) -> Tensor:
+    """Residual x plus layer scale times branch, (B, N, C) both, rounded once: a product with 1e-5 has few digits in
+    float16."""
+    return (wide(x) + wide(scale) * wide(branch)).to(x.dtype)
 
 
 def run_like(module: nn.Module, x: Tensor, *more: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 KEYS = ("clip", "frame")
 
 CAPABILITIES = Capabilities(
-    needs=frozenset({"frames"}),
     trainable=True,
     keeps_frames=True,
     keeps_grid=True,
@@ -82,7 +81,7 @@ class SemanticReducer(LearnedReducer):
         Raises:
             ScheduleError: with the numbers.
         """
-        if count != grid.patches or groups != grid.t:
+        if count != grid.patches or groups not in (None, grid.t):
             raise ScheduleError(
                 f"{self.spec} at block {block} pools whole frames: it needs all {grid.patches} patches in {grid.t} "
                 f"frames; {count} tokens are in {groups or 'no'} groups"
