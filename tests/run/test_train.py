@@ -119,15 +119,15 @@ def test_the_number_of_threads_does_not_change_the_weights(tmp_path: Path) -> No
 def test_a_killed_run_continues_identically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int) -> None:
     spec = recipe(optimizer={"warmup": 2, "ema": 0.5})
     whole = run(spec, tmp_path / "whole")
-    advance = engine._Run.advance
+    advance = engine.Run.advance
 
-    def dies(self: engine._Run) -> dict[str, Any]:
+    def dies(self: engine.Run) -> dict[str, Any]:
         if self.step == kill_at:
             raise KeyboardInterrupt("killed")
         return advance(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._Run, "advance", dies)
+        patch.setattr(engine.Run, "advance", dies)
         with pytest.raises(KeyboardInterrupt, match="killed"):
             run(spec, tmp_path / "cut")
     with (tmp_path / "cut" / "log.jsonl").open("a") as log:
