@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokred.backbones.windows import BiasedAttention, WindowLayout, attend_windows, window_bias
+from tokred.backbones.windows import BiasedAttention, WindowLayout, attend_windows, relative_bias, window_bias
 from tokred.cover import Cover
 from tokred.precision import full_precision, wide
 from tokred.reduction import scatter_sum, take
@@ -48,7 +48,9 @@ def attend_whole(attn: Projections, qkv: Tensor, cover: Cover, layout: WindowLay
     full = qkv if cover.complete else take(qkv, cover.fill)
     windows = layout.split(full, attn.qkv.bias)
     q, k, v = (heads_of(part, attn.num_heads) for part in windows.chunk(3, dim=-1))
-    out = layout.join(attend_windows(q, k, v, window_bias(attn, layout), layout.ranges, scale))
+    bias = relative_bias(attn, layout.volume)[None]
+    masks = layout.added(bias.dtype) if len(layout.ranges) > 1 else None
+    out = layout.join(attend_windows(q, k, v, bias, layout.ranges, scale, masks))
     return out if cover.complete else to_tokens(out, cover, qkv.shape[1])
 
 
@@ -77,7 +79,8 @@ def _one_by_one(
     """
     b, m, width = qkv.shape
     dim, volume, heads = width // 3, layout.volume, attn.num_heads
-    bias = window_bias(attn, layout).to(qkv.dtype)
+    bias = relative_bias(attn, volume).to(qkv.dtype)
+    masks = layout.added(qkv.dtype)
     pad = None if attn.qkv.bias is None else attn.qkv.bias[dim:].to(qkv.dtype)
     places = layout.index.view(layout.count, volume)
     padding = places == cover.grid.patches
@@ -98,9 +101,10 @@ def _one_by_one(
             kv = tokens[:, dim:].index_select(0, stands[number])
             if padded[number]:
                 kv[padding[number]] = kv.new_zeros(2 * dim) if pad is None else pad
-            added = bias[patterns[number]]
-            if n < volume:
-                added = added.index_select(1, rows[sample, first : first + n])
+            here = rows[sample, first : first + n]
+            added = bias if n == volume else bias.index_select(1, here)
+            if patterns[number]:  # pattern 0 masks nothing
+                added = added + masks[patterns[number]].index_select(0, here)
             q, k, v = (
                 heads_of(part, heads)[None]
                 for part in (tokens[:, :dim].index_select(0, asking), kv[:, :dim], kv[:, dim:])
