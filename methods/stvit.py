@@ -34,7 +34,8 @@ class STViT(SemanticReducer):
             windows two thirds of the longest stage.
         layers: layers that make them (published: 2, 3, 4).
         centres: whether learned global centres are added before the second layer (paper; the released runs have none).
-        keys: what the first layer looks at: all image tokens of the "clip", or those of the own "frame".
+        keys: what the first layer looks at: all image tokens of the "clip", those of the own "frame", or, on hosts with
+            windows, those of the own "window" and its surroundings (official Swin form).
         weights: "shipped" (those that come with the package for the backbone, if any), a safetensors file, or none.
         layer_scale: of the new layers at the start of training.
         distill_weight: weight of the loss that pulls the logits to those of the unreduced model (ours).
@@ -90,7 +91,7 @@ class STViT(SemanticReducer):
         return Promise(made.patches, made.t, grid=made if geometry.stages else None)
 
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int:
-        return self.generation_macs(geometry)
+        return self.generation_macs(geometry, self.window(geometry))
 
 
 @register("stvit_r")
@@ -175,4 +176,4 @@ class STViTR(SemanticReducer):
     def macs(self, tokens: int, geometry: Geometry, step: Step) -> int:
         if step.index % 2:
             return layer_size(geometry).macs(geometry.grid.patches, tokens - geometry.prefix)
-        return self.generation_macs(geometry)
+        return self.generation_macs(geometry, self.window(geometry))

@@ -138,6 +138,10 @@ class LearnedReducer(TokenReducer):
         self.trained_steps.fill_(steps)
         self.provenance = provenance
 
+    def adapt(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+        """Weights of a file, made to fit these settings where the method knows how; and what was done, "" = nothing."""
+        return state, ""
+
     def progress(self, step: int, steps: int) -> None:
         """Told by a trainer before each step: which one it is, from 0, and of how many."""
         self.step, self.steps_total = step, max(1, steps)

@@ -93,6 +93,7 @@ def load_learned(reducer: LearnedReducer, path: str | os.PathLike[str]) -> None:
             f"{file.name} holds weights of {header.get('method', 'something else')!r}, not of a learned method "
             f"{reducer.method!r}"
         )
+    state, adapted = reducer.adapt(state)
     own = reducer.state_dict()
     wrong = [f"{name} is missing" for name in own if name not in state]
     wrong += [f"{name} is unknown" for name in state if name not in own]
@@ -107,4 +108,5 @@ def load_learned(reducer: LearnedReducer, path: str | os.PathLike[str]) -> None:
         raise LearnedError(f"{file.name} does not fit {reducer.spec} here: {'; '.join(wrong[:3])}{more}")
     reducer.load_state_dict(state)
     settings, backbone = header.get("settings", reducer.method), header.get("backbone", "a backbone")
-    reducer.provenance = f"{settings} on {backbone}, {header.get('recipe') or file.name}"
+    told = [f"{settings} on {backbone}", header.get("recipe") or file.name, adapted]
+    reducer.provenance = ", ".join(part for part in told if part)

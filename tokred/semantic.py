@@ -3,7 +3,8 @@
 The parts: the cross layer, the pooling that starts the tokens, and their generation. Named as in official checkpoints.
 Notation: X (B, N, C) image tokens; S (B, M, C) semantic tokens; G learned centres.
 
-They differ from the official code in fused attention, and in layer scale that is multiplied and added in float32 or wider.
+They differ from the official code in fused attention, and in layer scale that is multiplied and added in float32 or
+wider.
 """
 
 from __future__ import annotations
@@ -131,22 +132,33 @@ class CrossLayer(nn.Module):
 
 
 class SemanticTokens(nn.Module):
-    """Semantic tokens of whole frames: pooled, then by cross layers; every frame is one window (the columnar form).
+    """Semantic tokens of whole frames: pooled, then by cross layers.
 
     Args:
         size: sizes of the layers; side: tokens per side of a frame; count: layers, 2 or more.
         frames: frames T of the learned centres G, which are added before the second layer; 0 = no centres.
-        keys: what the first layer looks at: "clip" = all image tokens, "frame" = those of the own frame.
+        keys: what the first layer looks at: "clip" = all image tokens, "frame" = those of the own frame, "window" = as
+            ``first`` has it.
         scale: layer scale at the start.
+        first: the first layer, from maps (B * T, rows, columns, C) to their tokens in raster order; None = a cross
+            layer that starts from pooled tokens.
     """
 
     def __init__(
-        self, size: LayerSize, side: int, count: int, frames: int, keys: str = "clip", scale: float = LAYER_SCALE
+        self,
+        size: LayerSize,
+        side: int,
+        count: int,
+        frames: int,
+        keys: str = "clip",
+        scale: float = LAYER_SCALE,
+        first: CrossLayer | None = None,
     ) -> None:
         super().__init__()
         self.side = side
         self.keys = keys
-        self.layers = nn.ModuleList(CrossLayer(size, scale=scale) for _ in range(count))
+        later = [CrossLayer(size, scale=scale) for _ in range(count - 1)]
+        self.layers = nn.ModuleList([CrossLayer(size, scale=scale) if first is None else first, *later])
         self.centres = nn.Parameter(torch.empty(frames, side * side, size.dim)) if frames else None
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -166,7 +178,9 @@ class SemanticTokens(nn.Module):
         x = start.reshape(b, -1, c)
         yield x
         first, *others = cast(list[CrossLayer], list(self.layers))
-        if self.keys == "frame":
+        if self.keys == "window":
+            x = first(frames.flatten(0, 1)).reshape(b, -1, c)
+        elif self.keys == "frame":
             x = first(start, frames.flatten(0, 1).flatten(1, 2)).reshape(b, -1, c)
         else:
             x = first(x, image)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
@@ -16,12 +18,13 @@ from tokred.learned import WHOLE, LearnedReducer, fresh
 from tokred.reducer import Capabilities, Site, Strength
 from tokred.schedule import Schedule, ScheduleError
 from tokred.semantic import LayerSize, SemanticTokens, own_cells, run_like
+from tokred.semantic_windows import MARGIN, WindowLayer
 from tokred.tokens import Grid, Tokens
 
 if TYPE_CHECKING:
     from tokred.attach import Run
 
-KEYS = ("clip", "frame")
+KEYS = ("clip", "frame", "window")
 
 CAPABILITIES = Capabilities(
     trainable=True,
@@ -30,6 +33,14 @@ CAPABILITIES = Capabilities(
     keeps_order=True,
     identity_at_zero="patches are replaced by tokens that layers of its own make: no setting leaves them as they are",
 )
+
+
+class Window(NamedTuple):
+    """Windows of a frame: their side in image tokens, their number and their semantic tokens per side."""
+
+    side: int
+    per_side: int
+    tokens: int
 
 
 class SemanticReducer(LearnedReducer):
@@ -113,6 +124,20 @@ class SemanticReducer(LearnedReducer):
             sets_aside=sets_aside,
         )
 
+    def adapt(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+        """Centres learned at another side are resampled; the layers fit every side."""
+        own, done = self.state_dict(), ""
+        fitted = dict(state)
+        for name, tensor in state.items():
+            if name.endswith(".centres") and name in own and _resampled(tensor, own[name]):
+                t, m, c = tensor.shape
+                before, after = math.isqrt(m), math.isqrt(own[name].shape[1])
+                maps = tensor.float().reshape(t, before, before, c).permute(0, 3, 1, 2)
+                maps = F.interpolate(maps, size=(after, after), mode="bilinear", align_corners=False)
+                fitted[name] = maps.permute(0, 2, 3, 1).reshape(t, after * after, c)
+                done = f"centres resampled from {before} x {before} to {after} x {after} per frame"
+        return fitted, done
+
     def describe(self, geometry: Geometry) -> list[str]:
         _, h, w = self.seen(geometry).grid
         made = f"{self.side} x {self.side} semantic tokens per frame of {h} x {w} patches"
@@ -127,17 +152,54 @@ class SemanticReducer(LearnedReducer):
     def fresh_generation(self, geometry: Geometry, number: int, centres: bool) -> SemanticTokens:
         """An untrained generation."""
         frames = geometry.grid.t if centres else 0
-        size = layer_size(self.seen(geometry))
-        return fresh(
-            lambda: SemanticTokens(size, self.side, self.layers, frames, self.keys, self.layer_scale), seed=number
-        )
+        seen = self.seen(geometry)
+        size, window = layer_size(seen), self.window(seen)
 
-    def generation_macs(self, geometry: Geometry) -> int:
-        """Cross layers of M queries: the first looks at the image tokens, every other at both kinds."""
+        def make() -> SemanticTokens:
+            first = None
+            if window is not None:
+                first = WindowLayer(size, window.tokens, window.side, scale=self.layer_scale)
+            return SemanticTokens(size, self.side, self.layers, frames, self.keys, self.layer_scale, first)
+
+        return fresh(make, seed=number)
+
+    def window(self, seen: Geometry) -> Window | None:
+        """The windows of the first layer, None where it looks at whole frames or clips.
+
+        Args:
+            seen: the geometry at the blocks where it acts.
+        Raises:
+            ScheduleError: the backbone has no windows, or they do not divide frames and tokens.
+        """
+        if self.keys != "window":
+            return None
+        if not seen.stages:
+            raise ScheduleError(f"{self.spec}: keys = window is for a backbone with windows: allowed is clip, frame")
+        stage = next(stage for stage in seen.stages if stage.dim == seen.dim)
+        _, rows, columns = seen.grid
+        side = min(stage.window[1], rows)
+        count = rows // side
+        fits = stage.window[1] == stage.window[2] and rows == columns and rows % side == 0 and self.side % count == 0
+        if not fits:
+            raise ScheduleError(
+                f"{self.spec}: windows of {stage.window[1]} x {stage.window[2]} must divide a square frame, and their "
+                f"number per side the tokens: the frame is {rows} x {columns}, side = {self.side}"
+            )
+        return Window(side, count, self.side // count)
+
+    def generation_macs(self, geometry: Geometry, window: Window | None) -> int:
+        """Cross layers of M queries: the first looks at image tokens, every other at both kinds.
+
+        Args:
+            geometry: what the step sees.
+        """
         size, grid = layer_size(geometry), geometry.grid
         n, m = grid.patches, self.made(grid).patches
         first = size.macs(m, n)
-        if self.keys == "frame":
+        if window is not None:
+            around = min(grid.h, window.side + MARGIN) ** 2
+            first = grid.t * window.per_side**2 * size.macs(window.tokens**2, window.tokens**2 + around)
+        elif self.keys == "frame":
             first = grid.t * size.macs(m // grid.t, n // grid.t)
         return first + (self.layers - 1) * size.macs(m, m + n)
 
@@ -148,7 +210,15 @@ class SemanticReducer(LearnedReducer):
 
 def layer_size(geometry: Geometry) -> LayerSize:
     """Sizes of new layers: those of the host's blocks."""
-    return LayerSize(geometry.dim, geometry.heads, geometry.head_dim, geometry.mlp_hidden)
+    # A stage's heads may have another width than those of the first stage, which head_dim is of.
+    head_dim = geometry.dim // geometry.heads if geometry.stages else geometry.head_dim
+    return LayerSize(geometry.dim, geometry.heads, head_dim, geometry.mlp_hidden)
+
+
+def _resampled(theirs: Tensor, ours: Tensor) -> bool:
+    """Whether centres (T, side * side, C) differ in their side alone."""
+    same = theirs.ndim == 3 and (theirs.shape[0], theirs.shape[2]) == (ours.shape[0], ours.shape[2])
+    return same and theirs.shape != ours.shape and math.isqrt(theirs.shape[1]) ** 2 == theirs.shape[1]
 
 
 def _generated(module: nn.Module, grid: Grid, patches: Tensor) -> Tensor:
