@@ -13,11 +13,12 @@ each call is a video of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.parts import BlockParts
@@ -27,6 +28,7 @@ from tokred.registry import register
 from tokred.schedule import Schedule, ScheduleError, Step
 from tokred.streaming import Chosen, Fraction, GatedBlock, GateSettings, Policy, Threshold, TopR
 from tokred.streaming.blocks import VARIANTS
+from tokred.streaming.counts import BlockSizes, frame_counts, frame_macs
 from tokred.streaming.pooling import Pooling
 from tokred.tokens import Tokens
 
@@ -35,6 +37,23 @@ CASTS = {"none": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 class StreamError(ValueError):
     """A frame that does not continue the streams that the state is of."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one block did on one frame, all streams together.
+
+    Args:
+        block: its index; flush: whether it was a first frame.
+        sent: tokens that each gate sent; empty at a flush.
+        macs: multiply-adds of linear layers and products as run; official: the counters of the official code.
+    """
+
+    block: int
+    flush: bool
+    sent: dict[str, int]
+    macs: int
+    official: dict[str, int]
 
 
 @register("eventful")
@@ -111,6 +130,8 @@ class Eventful(TokenReducer):
             pooled = f"pool_size = {pool_size} averages keys and values, also where every token is computed"
             self.capabilities = replace(type(self).capabilities, identity_at_zero=pooled)
         self._blocks: dict[int, GatedBlock] = {}
+        self._geometry: Geometry | None = None
+        self._log: list[Work] | None = None
 
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> None:
         return None
@@ -126,7 +147,10 @@ class Eventful(TokenReducer):
             raise StreamError(
                 f"{self.spec}, block {site.block}: {reason}: reset() starts a new video; streams begin and end together"
             )
-        return block(parts, x)
+        out = block(parts, x)
+        if self._log is not None:
+            self._log.append(self._work(block, site.block, x.shape[1]))
+        return out
 
     def steps(self, geometry: Geometry) -> dict[int, Step]:
         blocks = self.schedule.blocks(geometry.depth, geometry.sites(self.site))
@@ -152,6 +176,9 @@ class Eventful(TokenReducer):
         sent = n if self.r is None and self.fraction is None else self._settings.policy.choose(torch.zeros(1, n)).width
         return [f"first frame of a video in full; of later ones each gate computes {sent} of {n} tokens"]
 
+    def prepare(self, geometry: Geometry, host: nn.Module | None = None) -> None:
+        self._geometry = geometry
+
     def reset(self) -> None:
         self._blocks = {}
 
@@ -167,6 +194,30 @@ class Eventful(TokenReducer):
         self._config.update(r=r, fraction=fraction, threshold=threshold)
         for block in self._blocks.values():
             block.change(fresh._settings)
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Work]]:
+        """Inside, every block that runs is written down."""
+        before, self._log = self._log, []
+        try:
+            yield self._log
+        finally:
+            self._log = before
+
+    def _work(self, block: GatedBlock, index: int, n: int) -> Work:
+        geometry = self._geometry
+        if geometry is None:
+            raise StreamError(f"{self.spec} was not attached: its work cannot be counted")
+        sizes = BlockSizes(
+            tokens=n,
+            dim=geometry.dim,
+            inner=geometry.heads * geometry.head_dim,
+            heads=geometry.heads,
+            hidden=geometry.mlp_hidden,
+            columns=n if block.pooling is None else block.pooling.count,
+        )
+        sent = {name: int(chosen.counts.sum()) for name, chosen in block.chosen.items()}
+        return Work(index, block.frames == 1, sent, frame_macs(block, sizes), frame_counts(block, sizes))
 
     def updates(self) -> dict[int, dict[str, Chosen]]:
         """What each gate of each block sent on the last frame; no gates after a first frame."""

@@ -57,6 +57,9 @@ class Geometry:
         stages: the stages of a hierarchical backbone; rows and columns halve, rounded up, from one to the next.
         embed_norm: whether a norm follows the patch embedding (counted where there are stages).
         span: keys that a query attends to, None = all tokens.
+        steps: times that the blocks run over one clip: a factorised model runs them once for each tubelet, and ``grid``
+            and ``prefix`` are those of one step.
+        tail: multiply-adds behind the blocks that no reduction touches, such as a temporal model over the steps.
     """
 
     depth: int
@@ -78,6 +81,8 @@ class Geometry:
     stages: tuple[Stage, ...] = ()
     embed_norm: bool = False
     span: int | None = None
+    steps: int = 1
+    tail: int = 0
 
     @property
     def has_class_token(self) -> bool:
@@ -93,6 +98,7 @@ class Geometry:
         """Shape of the model input: (B, 3, T, H, W), or (B, 3, H, W) for an image model."""
         g = self.grid if grid is None else grid
         t, h, w = (length * step for length, step in zip(g, self.kernel, strict=True))
+        t *= self.steps
         return (batch, self.in_chans, t, h, w) if self.video else (batch, self.in_chans, h, w)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tokred.cli import check, compare, listing, parity, profile, report, train
+from tokred.cli import check, compare, listing, parity, profile, report, stream, train
 
 app = typer.Typer(
     name="tokred",
@@ -19,6 +19,7 @@ app.command("report")(report.command)
 app.command("profile")(profile.command)
 app.command("check")(check.command)
 app.command("parity")(parity.command)
+app.command("stream")(stream.command)
 app.command("train")(train.command)
 app.command("list")(listing.command)
 

@@ -190,6 +190,15 @@ def _picture(frame: VideoFrame, size: tuple[int, int], notes: dict[str, str]) ->
     return picture
 
 
+def upright(frame: VideoFrame, size: tuple[int, int]) -> Picture:
+    """RGB of one frame, (H, W, 3) uint8, turned as its tag says.
+
+    Args:
+        size: (width, height) before turning; a frame of another size is scaled to it.
+    """
+    return _picture(frame, size, {})
+
+
 def _displayed(frame: VideoFrame) -> tuple[int, int]:
     """(height, width) after the rotation tag."""
     a, b, c, d = _display_matrix(frame) or (1, 0, 0, 1)

@@ -40,19 +40,19 @@ def count(geometry: Geometry, plan: Plan) -> MacReport:
         reduction[step.block] += step.macs
     blocks = tuple(
         {
-            "attention": attention_macs(g, n_attention),
-            "mlp": 2 * g.dim * g.mlp_hidden * n_mlp,
-            "norm": _block_norm_macs(g, n_attention, n_mlp),
-            "reduction": steps,
+            "attention": g.steps * attention_macs(g, n_attention),
+            "mlp": g.steps * 2 * g.dim * g.mlp_hidden * n_mlp,
+            "norm": g.steps * _block_norm_macs(g, n_attention, n_mlp),
+            "reduction": g.steps * steps,
         }
         for n_attention, n_mlp, steps in zip(plan.attention, plan.mlp, reduction, strict=True)
     )
     return MacReport(
-        embed=plan.embedded * prod(g.kernel) * g.in_chans * g.dim,
+        embed=g.steps * plan.embedded * prod(g.kernel) * g.in_chans * g.dim,
         blocks=blocks,
-        final_norm=NORM_MACS_PER_ELEMENT * g.dim * (plan.final if g.final_norm_tokens else 1),
-        head=g.dim * g.classes * g.heads_out,
-        executed_reduction=sum(step.executed_macs for step in plan.steps),
+        final_norm=g.steps * NORM_MACS_PER_ELEMENT * g.dim * (plan.final if g.final_norm_tokens else 1),
+        head=g.dim * g.classes * g.heads_out + g.tail,
+        executed_reduction=g.steps * sum(step.executed_macs for step in plan.steps),
         notes=plan.notes,
     )
 

@@ -19,7 +19,7 @@ class MacReport:
         blocks: one mapping per block: "attention" (qkv, both products, projection), "mlp", "norm" and "reduction"
             (the steps of that block as the published algorithm needs them).
         final_norm: the last norm.
-        head: the linear classifiers.
+        head: the linear classifiers, and a temporal model in front of them.
         executed_reduction: multiply-adds that this implementation runs for the reduction steps.
         skipped: multiply-adds of the blocks that this implementation does not run although the published convention
             counts them: attention of replica queries on windows.
@@ -48,7 +48,7 @@ class MacReport:
 
     @property
     def norm(self) -> int:
-        """All norms, the last one included, MAC; torch's own counter leaves these out."""
+        """Norms of the blocks and the last one, MAC; those of embedding and merging are counted there."""
         return self._part("norm") + self.final_norm
 
     @property
