@@ -17,6 +17,7 @@ from tokred.compose import parts_of
 from tokred.cover import Cover
 from tokred.driver import Action, actions_of, run_blocks
 from tokred.macs import MacCounter
+from tokred.measure.stage_flops import window_pairs
 from tokred.plan import Plan, StepCount
 from tokred.probe import Probe
 from tokred.reducer import Site, SmallerInput, TokenReducer
@@ -34,6 +35,7 @@ class DryAdapter(Adapter):
     def __init__(self, geometry: Geometry, device: str) -> None:
         self._geometry = geometry
         self.device = torch.device(device)
+        self.statistics_macs = 0
 
     def accepts(self, model: nn.Module) -> bool:
         return False
@@ -62,7 +64,7 @@ class DryAdapter(Adapter):
         x = tokens.x
         g = self._geometry.at(x.shape[2], tokens.grid)
         q, k, v = (self._fill(x.shape[0], g.heads, x.shape[1], g.head_dim) for _ in range(3))
-        return Attended(x, q, k, v, g.head_dim**-0.5, statistics=_NoStatistics() if g.stages else None)
+        return Attended(x, q, k, v, g.head_dim**-0.5, statistics=_NoStatistics(self, tokens) if g.stages else None)
 
     def cross(self, model: nn.Module, index: int, tokens: Tokens) -> Crossed | None:
         g = self._geometry
@@ -89,9 +91,17 @@ class DryAdapter(Adapter):
 
 
 class _NoStatistics:
-    """Constant attention statistics: what decisions are taken does not matter to their number."""
+    """Constant attention statistics: what decisions are taken does not matter to their number. Their cost is added up
+    on the adapter: the scores of all windows, padding included."""
+
+    def __init__(self, adapter: DryAdapter, tokens: Tokens) -> None:
+        assert tokens.cover is not None
+        pairs, _ = window_pairs(tokens.grid, tokens.cover.window)
+        self._adapter = adapter
+        self._macs = pairs * tokens.x.shape[2]
 
     def rows(self, q: Tensor, k: Tensor, scale: float, *, received: bool, entropy: bool) -> RowStatistics:
+        self._adapter.statistics_macs += self._macs
         row = k[:, 0, :, 0]
         return RowStatistics(row if received else None, *(row if entropy else None for _ in range(2)))
 
@@ -135,11 +145,11 @@ def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], 
 
     def count(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
         published = action.reducer.macs(tokens.count, geometry.at(tokens.x.shape[2], tokens.grid), action.step)
-        counter = MacCounter()
+        counter, statistics = MacCounter(), adapter.statistics_macs
         with counter:
             reduction = action.reducer.reduce(tokens, probe, site)
             after = tokens if reduction is None else advance(tokens, reduction)
-        ran = counter.macs
+        ran = counter.macs + adapter.statistics_macs - statistics
         if reduction is not None:
             steps.append(
                 StepCount(

@@ -174,7 +174,8 @@ def cut(grid: Grid, window: Window, shift: Window, asked: Window | None = None, 
         places.append(rolled.view(count, size))
         valid.append(rolled.view(count, size) < length)
         # Only the last window of a shifted axis holds two regions: what was there, and what was rolled in.
-        mixed.append((torch.arange(count, device=_CPU) == count - 1) & (roll > 0))
+        last = torch.arange(count, device=_CPU) == count - 1
+        mixed.append(last if roll else torch.zeros_like(last))
         regions.append(torch.arange(size, device=_CPU) >= size - roll)
         choices = [(False, count - 1), (True, 1)] if roll else [(False, count)]
         sizes = [n * times for n in sizes for _, times in choices]
@@ -208,7 +209,8 @@ def _spread(axis: Tensor, i: int) -> Tensor:
 
 def _blocked(mixed: Sequence[bool], regions: Sequence[Tensor]) -> Tensor:
     """Pairs of slots of different regions, (V, V) bool, in a window that is the last one on the ``mixed`` axes."""
-    t, h, w = [region & bit for region, bit in zip(regions, mixed, strict=True)]
+    # No "region & bit", here and above: torch.jit's tracer, which counters use, cannot combine a tensor and a bool.
+    t, h, w = [region if bit else torch.zeros_like(region) for region, bit in zip(regions, mixed, strict=True)]
     place = (4 * t.long()[:, None, None] + 2 * h.long()[:, None] + w.long()).flatten()
     return place[:, None] != place[None, :]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokred.backbones.adapter import Adapter, Attended, Crossed, Fed, cross_to, mean_tokens
@@ -140,6 +141,7 @@ def _shrink(pixels: Tensor, geometry: Geometry, smaller: SmallerInput) -> Tensor
     kt, kh, kw = geometry.kernel
     if smaller.frames is not None:
         wanted = [kt * t + i for t in smaller.frames for i in range(kt)]
+        pixels = F.pad(pixels, (0, 0, 0, 0, 0, -pixels.shape[2] % kt))  # to whole tubelets, as the patch embedding does
         if pixels.shape[2] <= max(wanted):
             raise ValueError(
                 f"a smaller input was planned for {geometry.grid.t} tubelets of {kt} frames, the clips have "

@@ -135,14 +135,15 @@ HANDLES: dict[str, Handle] = {
 _ZERO_NAMES = """
 __lshift__ __rshift__ __xor__ _upsample_bicubic2d_aa _upsample_bilinear2d_aa abs add add_ all amax amin any argmax
 argmin argsort bincount bitwise_and bitwise_or bitwise_xor ceil clamp_max clamp_min clone cos count_nonzero cumprod
-cumsum diff div div_ exp exp_ expand_as fill_ flip fmod gelu gelu_ hardtanh index_add index_add_ index_copy index_fill
-index_select isfinite isinf isnan le leaky_relu lerp lift_fresh linalg_vector_norm log log1p log_softmax logical_and
-logical_not logical_or logsumexp lt masked_fill_ masked_select maximum mean median min minimum mish movedim mul mul_
-nan_to_num ne neg new_ones norm numpy_T one_hot ones_like pad pow prod rand rand_like randn randperm reciprocal repeat
-repeat_interleave reshape_as rsqrt rsub scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_
-searchsorted sigmoid sign silu silu_ sin softmax softplus sort sqrt square std sub sub_ sum take take_along_dim tanh
-tile topk tril triu unflatten unfold var view_as where zero_ upsample_bicubic2d adaptive_avg_pool1d
-adaptive_avg_pool3d adaptive_max_pool2d avg_pool1d avg_pool2d avg_pool3d max_pool2d
+cumsum diff div div_ exp exp_ expand_as fill_ flip fmod gelu gelu_ hardtanh index_add index_add_ index_copy index_copy_
+index_fill index_fill_ index_put index_put_ index_select isfinite isinf isnan le leaky_relu lerp lift_fresh
+linalg_vector_norm log log1p log_softmax logical_and logical_not logical_or logsumexp lt masked_fill_ masked_select
+maximum mean median min minimum mish movedim mul mul_ nan_to_num ne neg new_ones nonzero nonzero_numpy norm numpy_T
+one_hot ones_like pad pow prod rand rand_like randn randperm reciprocal repeat repeat_interleave reshape_as rsqrt rsub
+scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ searchsorted sigmoid sign silu silu_ sin
+softmax softplus sort sqrt square std sub sub_ sum take take_along_dim tanh tile topk tril triu unflatten unfold var
+view_as where zero_ upsample_bicubic2d adaptive_avg_pool1d adaptive_avg_pool3d adaptive_max_pool2d avg_pool1d avg_pool2d
+avg_pool3d max_pool2d xlogy
 """
 
 #: Operators that hold no multiply-add of the convention: counted 0 on purpose, listed apart from unknown ones.
