@@ -138,11 +138,15 @@ def test_the_table_learns_where_its_gradient_is_wanted(attn: WindowAttention) ->
         assert window_bias(attn, SHIFTED) is kept
 
 
-def test_a_bias_first_made_in_inference_mode_serves_training_of_other_weights(attn: WindowAttention) -> None:
-    with torch.inference_mode():
-        window_bias(attn, SHIFTED)
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_bias_first_made_in_inference_mode_serves_training_of_other_weights(
+    attn: WindowAttention, shifted: bool
+) -> None:
     x = torch.randn(1, 144, 8, requires_grad=True)
-    attn(x, Grid(4, 6, 6), True).sum().backward()
+    with torch.inference_mode():
+        attn(x, Grid(4, 6, 6), shifted)
+    assert not relative_bias(attn, 18).is_inference()
+    attn(x, Grid(4, 6, 6), shifted).sum().backward()
     assert x.grad is not None
 
 
