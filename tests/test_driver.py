@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tokred.backbones.adapter import Attended
 from tokred.backbones.video_vit_adapter import VideoViTAdapter
+from tokred.backbones.videoswin_adapter import VideoSwinAdapter
 from tokred.compose import compose, parts_of
 from tokred.driver import Actions, BlockCounts, actions_of, perform, recorder, run_blocks
 from tokred.methods import STA, EViT, GridKeep, RandomDrop, ToMe, TopK
@@ -225,3 +226,47 @@ def test_checkpointed_blocks_give_the_same_tokens() -> None:
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])  # type: ignore[arg-type]
     assert found[0][2] == found[1][2]
+
+
+WINDOWS = default_backbones()[-1]
+
+
+def run_windows(reducer: TokenReducer, **known: Any) -> tuple[Tokens, tuple[BlockCounts, ...]]:
+    host, clips = WINDOWS.build()
+    adapter = VideoSwinAdapter()
+    tokens = replace(adapter.embed(host, clips, None), sample_seed=sample_seeds(clips))
+    actions = actions_of(parts_of(reducer), adapter.geometry(host))
+    with torch.no_grad():
+        return run_blocks(adapter, host, tokens, actions, proportional=True, **known)
+
+
+def test_a_stage_starts_from_a_whole_grid_whatever_was_dropped_before() -> None:
+    tokens, counts = run_windows(compose(RandomDrop(0.5, at=(0,)), RandomDrop(0.5, at=(1,)), RandomDrop(0.5, at=(3,))))
+    assert [(c.attention, c.mlp, c.queries) for c in counts] == [(210, 210, 210), (30, 30, 30), (15, 15, 15), (18,) * 3]
+    assert [c.grid for c in counts] == [Grid(3, 7, 10), Grid(3, 4, 5), Grid(3, 4, 5), Grid(3, 2, 3)]
+    assert (tokens.count, tokens.grid) == (9, Grid(3, 2, 3))
+
+
+def test_merged_tokens_ask_from_each_of_their_places() -> None:
+    _, counts = run_windows(ToMe(r=(10, 10, 0), at=(1, 2, 3)))
+    assert [(c.attention, c.mlp, c.queries) for c in counts] == [
+        (210, 210, 210),
+        (60, 50, 60),
+        (50, 40, 60),
+        (18, 18, 18),
+    ]
+
+
+def test_masses_are_forgotten_at_the_next_stage_and_add_no_bias_on_windows() -> None:
+    tokens, _ = run_windows(ToMe(r=(10, 10), at=(1, 2), proportional=True))
+    assert tokens.size is None
+    tokens, _ = run_windows(ToMe(r=(10, 3), at=(1, 3), proportional=True))
+    assert tokens.size is not None
+    assert tokens.size.sum(1).tolist() == [18.0] * 3
+
+
+def test_temporal_groups_are_those_of_the_clip_again_after_patch_merging() -> None:
+    lost, _ = run_windows(compose(TopK(0.5, at=(0,)), GridKeep(0.5, at=(0,))))
+    assert lost.groups == 3
+    with pytest.raises(ScheduleError, match=r"grid:keep=0\.5.* at block 1 needs equal temporal groups"):
+        run_windows(compose(TopK(0.5, at=(1,)), GridKeep(0.5, at=(1,))))

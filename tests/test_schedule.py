@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokred.backbones.geometry import StageSites
 from tokred.schedule import Schedule, ScheduleError, Step
 
 
@@ -158,3 +159,30 @@ def test_a_wrong_schedule_is_refused_when_it_is_made(settings: dict[str, Any], m
 def test_a_schedule_that_does_not_fit_the_depth_is_refused(schedule: Schedule, depth: int, message: str) -> None:
     with pytest.raises(ScheduleError, match=message):
         schedule.steps(depth)
+
+
+STAGES = StageSites(entries=(1, 3), reduced=(1, 2, 3, 4, 5), patches=(960, 240, 240, 60, 60, 60))
+"""A hierarchical backbone: two blocks of which the second ends its stage, then two, then two."""
+
+
+def test_named_places_on_stages() -> None:
+    assert Schedule("all", drop=1).blocks(6, STAGES) == (1, 2, 3, 4, 5)
+    assert Schedule("third", drop=1).blocks(6, STAGES) == (1,)
+    for name in ("thirds", "quarters", "early"):
+        assert Schedule(name, drop=1).blocks(6, STAGES) == (1, 3)
+    assert Schedule((0, 4), drop=1).blocks(6, STAGES) == (0, 4)
+
+
+def test_a_single_number_to_drop_scales_with_the_grid_and_other_amounts_do_not() -> None:
+    def amounts(schedule: Schedule) -> list[Any]:
+        return [step.amount for step in schedule.steps(6, STAGES)]
+
+    assert amounts(Schedule("thirds", drop=40)) == [40, 10]
+    assert amounts(Schedule("thirds", drop=6)) == [6, Fraction(3, 2)]
+    assert amounts(Schedule("all", drop=40)) == [40, 40, 10, 10, 10]
+    assert amounts(Schedule("thirds", drop=40, shape="decreasing")) == [40, 5]
+    assert amounts(Schedule((0, 1), drop=40)) == [40, 10]
+    assert amounts(Schedule("thirds", drop=(40, 20))) == [40, 20]
+    assert amounts(Schedule("thirds", drop=0.25)) == [0.25, 0.25]
+    assert amounts(Schedule("thirds", keep=0.5)) == [0.5, 0.5]
+    assert amounts(Schedule("thirds", tokens=(30, 20))) == [30, 20]
