@@ -142,7 +142,9 @@ class TestPlugins:
 
 
 def test_an_unknown_method_is_answered_with_close_matches_and_the_list() -> None:
-    with pytest.raises(RegistryError, match=r"unknown method 'tme': did you mean tome\? known are .*evit, fewer_frames"):
+    with pytest.raises(
+        RegistryError, match=r"unknown method 'tme': did you mean tome\? known are .*evit, fewer_frames"
+    ):
         get("tme")
     with pytest.raises(RegistryError, match=r"unknown method 'random': did you mean random_drop or"):
         get("random")
