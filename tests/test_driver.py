@@ -270,3 +270,19 @@ def test_temporal_groups_are_those_of_the_clip_again_after_patch_merging() -> No
     assert lost.groups == 3
     with pytest.raises(ScheduleError, match=r"grid:keep=0\.5.* at block 1 needs equal temporal groups"):
         run_windows(compose(TopK(0.5, at=(1,)), GridKeep(0.5, at=(1,))))
+
+
+def test_on_windows_no_mass_bias_is_added_because_a_merged_token_stands_on_each_of_its_places() -> None:
+    biases: list[Tensor | None] = []
+
+    class Noted(VideoSwinAdapter):
+        def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+            biases.append(log_size)
+            return super().attend(block, tokens, log_size)
+
+    host, clips = WINDOWS.build()
+    actions = actions_of((ToMe(r=(10, 10), at=(1, 2)),), VideoSwinAdapter().geometry(host))
+    with torch.no_grad():
+        run_blocks(Noted(), host, VideoSwinAdapter().embed(host, clips, None), actions, proportional=True)
+    assert len(biases) >= 2
+    assert all(bias is None for bias in biases)

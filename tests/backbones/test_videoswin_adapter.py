@@ -12,9 +12,10 @@ from tokred.attach import attach
 from tokred.backbones import adapter_for
 from tokred.backbones.adapter import Unsupported
 from tokred.backbones.geometry import Stage
+from tokred.backbones.swin_layers import SwinBlock
 from tokred.backbones.videoswin import VideoSwin
 from tokred.backbones.videoswin_adapter import VideoSwinAdapter
-from tokred.methods import STA
+from tokred.methods import STA, RandomDrop
 from tokred.testing import default_backbones
 from tokred.tokens import Grid
 
@@ -118,3 +119,26 @@ def test_checkpointing_is_read_from_the_model() -> None:
     assert not VideoSwinAdapter().checkpoints(model)
     model.set_grad_checkpointing()
     assert VideoSwinAdapter().checkpoints(model)
+
+
+def test_whole_blocks_run_their_own_forward_and_reduced_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[SwinBlock] = []
+    own = SwinBlock.forward
+
+    def noted(self: SwinBlock, *args: Any) -> Tensor:
+        ran.append(self)
+        return own(self, *args)
+
+    monkeypatch.setattr(SwinBlock, "forward", noted)
+    model = small()
+    blocks = list(VideoSwinAdapter().blocks(model))
+    for reducer, expected in (
+        (RandomDrop(1.0), blocks),
+        (RandomDrop(0.5), blocks[:1]),
+        (STA(r=2, at=(1,)), blocks[:1]),
+    ):
+        fast = attach(model, reducer)
+        ran.clear()
+        with torch.no_grad():
+            fast(CLIPS)
+        assert ran == expected, reducer.spec

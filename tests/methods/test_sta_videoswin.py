@@ -3,6 +3,7 @@ against slow code in the parity tests."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -154,3 +155,16 @@ def test_blocks_inside_a_stage_may_be_named() -> None:
     run = attach(host, STA(r=(5, 2), at=(1, 3))).run(clips)
     assert run.tokens.count == 18 - 3 * 2
     assert [step.n_in for step in dry_run(STA(r=(5, 2), at=(1, 3)), attach(host, STA()).geometry).steps] == [60, 18]
+
+
+@pytest.mark.parametrize(("similarity", "widths"), [("key", (6, 24)), ("ffn", (12, 24))])
+def test_costs_follow_the_width_of_what_is_compared_which_is_the_finished_stages(
+    similarity: str, widths: tuple[int, int]
+) -> None:
+    stages = (Stage(1, 12, 2, (2, 3, 3)), Stage(1, 24, 1, (2, 3, 3)), Stage(1, 48, 4, (2, 3, 3)))
+    sizes = {"depth": 3, "dim": 12, "heads": 2, "head_dim": 6, "mlp_hidden": 24, "grid": Grid(4, 12, 12)}
+    geometry = replace(TINY, stages=stages, **sizes)  # type: ignore[arg-type]
+    plan = dry_run(STA(r=(10, 3), similarity=similarity), geometry)
+    for step, n, r, d in zip(plan.steps, (36, 9), (10, 3), widths, strict=True):
+        pairs = -(-n // 2) * (n // 2) + n * n
+        assert step.macs == pairs * d + 2 * n * (n - r) * (d + 1)
