@@ -13,7 +13,7 @@ each call is a video of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.parts import BlockParts
+from tokred.measure.flops import attention_macs
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Promise, Site, Strength, TokenReducer
 from tokred.registry import register
 from tokred.schedule import Schedule, ScheduleError, Step
 from tokred.streaming import Chosen, Fraction, GatedBlock, GateSettings, Policy, Threshold, TopR
 from tokred.streaming.blocks import VARIANTS
-from tokred.streaming.counts import BlockSizes, frame_counts, frame_macs
+from tokred.streaming.counts import BlockSizes, frame_counts, frame_macs, planned_macs
 from tokred.streaming.pooling import Pooling
 from tokred.tokens import Tokens
 
@@ -168,6 +169,20 @@ class Eventful(TokenReducer):
 
     def strength_range(self, geometry: Geometry) -> Strength:
         return Strength("r", geometry.tokens, 0, whole=True)
+
+    def reused(self, geometry: Geometry, counts: Sequence[int]) -> int:
+        if self.threshold is not None or geometry.stages:
+            return 0  # the content decides
+        total = 0
+        for block in self.steps(geometry):
+            n = counts[block]
+            columns = n
+            if self.pool_size > 1:
+                columns = Pooling(self.pool_size, geometry.grid, geometry.prefix).count
+            plain = attention_macs(geometry, n) + 2 * geometry.dim * geometry.mlp_hidden * n
+            first, later = (planned_macs(self._settings, geometry, n, columns, flush) for flush in (True, False))
+            total += geometry.steps * plain - first - (geometry.steps - 1) * later
+        return total
 
     def describe(self, geometry: Geometry) -> list[str]:
         if self.threshold is not None:

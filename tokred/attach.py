@@ -22,7 +22,7 @@ from tokred.plan import Plan
 from tokred.probe import STATISTICS, WINDOW_STATISTICS
 from tokred.reducer import Site, SmallerInput, TokenReducer
 from tokred.reduction import Reduction
-from tokred.tokens import Tokens, sample_seeds
+from tokred.tokens import Tokens, sample_seeds, spread
 
 
 class Run(NamedTuple):
@@ -106,10 +106,10 @@ class Attached(nn.Module):
             source = torch.arange(tokens.prefix, tokens.prefix + p, device=tokens.x.device).expand(b, p)
             tokens = replace(tokens, source=source)
         if self._seeded or (self._seeded_in_training and self.reducer.training):
-            tokens = replace(tokens, sample_seed=sample_seeds(pixels))
+            tokens = replace(tokens, sample_seed=spread(sample_seeds(pixels), tokens.x.shape[0]))
         if not self._stateful:
             return self._blocks(tokens, records)
-        steps = self.adapter.steps(tokens)
+        steps = self.adapter.steps(self.host, tokens)
         if len(steps) > 1:
             # The host runs its blocks over the clip's own time: each call is a video.
             self.reducer.reset()

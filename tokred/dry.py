@@ -177,5 +177,6 @@ def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], 
         notes=notes,
         queries=tuple(c.queries for c in counts) if geometry.stages else (),
         grid=entering.grid if geometry.stages else None,
+        reused=sum(part.reused(geometry, tuple(c.attention for c in counts)) for part in parts),
         grids=tuple(c.grid for c in counts) if geometry.stages else (),
     )

@@ -38,6 +38,7 @@ class Plan:
         notes: corrections that were made, e.g. a clamped amount; shown with every result.
         queries: queries that the attention of each block runs where that differs from ``attention`` (a merged token
             asks from each of its places); empty = the same.
+        reused: multiply-adds per clip of blocks that take over results of an earlier step (``TokenReducer.reused``).
         grid: patch grid of the input, needed to count a hierarchical backbone; None elsewhere.
         grids: the grid that each block of a hierarchical backbone runs on; empty = those that follow from ``grid``.
     """
@@ -50,4 +51,5 @@ class Plan:
     notes: tuple[str, ...] = ()
     queries: tuple[int, ...] = ()
     grid: Grid | None = None
+    reused: int = 0
     grids: tuple[Grid, ...] = ()

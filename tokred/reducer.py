@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -214,6 +215,14 @@ class TokenReducer(nn.Module, ABC):
             tokens: tokens entering the step, prefix included.
         """
         return None
+
+    def reused(self, geometry: Geometry, counts: Sequence[int]) -> int:
+        """Multiply-adds of one clip's blocks that are not computed because results of an earlier step are taken over.
+
+        Args:
+            counts: tokens in the attention of each block.
+        """
+        return 0
 
     def describe(self, geometry: Geometry) -> list[str]:
         """What ran, where the name alone does not say it (e.g. which score); shown with the result."""

@@ -131,3 +131,11 @@ def sample_seeds(clips: Tensor) -> Tensor:
     """
     fixed = clips.detach().flatten(1).float().nan_to_num().mul(1 << 16).clamp(-(2.0**40), 2.0**40)
     return fixed.to(torch.int64).sum(dim=1)
+
+
+def spread(seeds: Tensor, count: int) -> Tensor:
+    """Seeds of samples (B,) for ``count`` = B * T steps of them, (count,), different for each step of a sample."""
+    steps = count // len(seeds)
+    if steps == 1:
+        return seeds
+    return (seeds[:, None] + torch.arange(steps, device=seeds.device)).flatten()

@@ -54,6 +54,8 @@ def test_the_names() -> None:
         *(f"videomae_vit_{size}" for size in ("nano", "small", "base", "large", "huge")),
         *(f"videoswin_{size}" for size in ("nano", "tiny", "small", "base", "base_w16")),
         "vit_nano",
+        "vivit_nano",
+        "vivit_base",
     ]
     assert tokred.create_backbone is create_backbone
 

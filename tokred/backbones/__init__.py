@@ -13,6 +13,7 @@ __all__ = ["Adapter", "Unsupported", "adapter_for"]
 _ADAPTERS = (
     ("tokred.backbones.video_vit_adapter", "VideoViTAdapter"),
     ("tokred.backbones.videoswin_adapter", "VideoSwinAdapter"),
+    ("tokred.backbones.vivit_adapter", "ViViTAdapter"),
     ("tokred.backbones.torchvision_swin", "TorchvisionSwinAdapter"),
     ("tokred.backbones.timm_vit", "TimmViTAdapter"),
     ("tokred.backbones.hf", "HFVideoMAEAdapter"),

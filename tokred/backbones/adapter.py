@@ -153,7 +153,7 @@ class Adapter(ABC):
         """
         raise Unsupported(f"the blocks of {self.name} are not computed token by token here")
 
-    def steps(self, tokens: Tokens) -> list[Tokens]:
+    def steps(self, model: nn.Module, tokens: Tokens) -> list[Tokens]:
         """The tokens of one call as the blocks see them one after another, where the host runs its blocks several
         times over a clip; by default once."""
         return [tokens]

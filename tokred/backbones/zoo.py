@@ -18,11 +18,16 @@ from tokred.backbones.image_vit import build_image_vit, create_image_vit
 from tokred.backbones.spec import BackboneInfo, BackboneSpec, set_info
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
+from tokred.backbones.vivit import ViViT
 from tokred.data.pictures import CIFAR10_CLASSES, CLASS
 from tokred.data.source import LabelSet
 from tokred.data.synthetic import MEAN, MOTIONS, SHAPES, STD
 
-FAMILIES: dict[str, type[VideoViT] | type[VideoSwin]] = {"videomae_vit": VideoViT, "videoswin": VideoSwin}
+FAMILIES: dict[str, type[VideoViT] | type[VideoSwin] | type[ViViT]] = {
+    "videomae_vit": VideoViT,
+    "videoswin": VideoSwin,
+    "vivit": ViViT,
+}
 WEIGHTS_FOLDER = Path(__file__).with_name("weights")
 
 
@@ -34,6 +39,18 @@ def _videomae(size: str, dim: int, depth: int, num_heads: int) -> BackboneSpec:
 def _videoswin(size: str, dim: int, depths: tuple[int, ...], heads: tuple[int, ...], **other: Any) -> BackboneSpec:
     builder = {"dim": dim, "depths": depths, "num_heads": heads, "frames": 32, "num_classes": 400, **other}
     return BackboneSpec(f"videoswin_{size}", frames=32, size=(224, 224), stride=2, builder=builder, family="videoswin")
+
+
+def _vivits() -> tuple[BackboneSpec, BackboneSpec]:
+    """The model of Kinetics-400 in the Eventful Transformers code, and a small one without weights."""
+    base = {"frames": 32, "num_classes": 400}
+    sizes = {"img_size": 64, "patch_size": 8, "frames": 16, "dim": 96, "depth": 6, "temporal_depth": 2, "num_heads": 3}
+    nano = {**sizes, "num_classes": len(SHAPES) + len(MOTIONS)}
+    kinetics, synthetic = ((0.45,) * 3, (0.225,) * 3), ((MEAN,) * 3, (STD,) * 3)
+    return (
+        BackboneSpec("vivit_nano", 16, (64, 64), *synthetic, builder=nano, family="vivit"),
+        BackboneSpec("vivit_base", 32, (224, 224), *kinetics, stride=2, builder=base, family="vivit"),
+    )
 
 
 def _image_nano() -> BackboneSpec:
@@ -92,6 +109,7 @@ SPECS: dict[str, BackboneSpec] = {
         # The model of Something-Something v2: twice the window in time, 174 classes.
         _videoswin("base_w16", 128, (2, 2, 18, 2), (4, 8, 16, 32), window=(16, 7, 7), num_classes=174),
         _image_nano(),
+        *_vivits(),
     )
 }
 

@@ -53,6 +53,7 @@ def count(geometry: Geometry, plan: Plan) -> MacReport:
         final_norm=g.steps * NORM_MACS_PER_ELEMENT * g.dim * (plan.final if g.final_norm_tokens else 1),
         head=g.dim * g.classes * g.heads_out + g.tail,
         executed_reduction=g.steps * sum(step.executed_macs for step in plan.steps),
+        reused=plan.reused,
         notes=plan.notes,
     )
 

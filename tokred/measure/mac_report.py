@@ -24,6 +24,8 @@ class MacReport:
         skipped: multiply-adds of the blocks that this implementation does not run although the published convention
             counts them: attention of replica queries on windows.
         merging: patch merging between the stages of a hierarchical backbone, on its whole grids.
+        reused: multiply-adds of the blocks whose results are taken over from an earlier step of the clip; not in
+            ``attention`` and ``mlp``, which are those of all tokens.
         notes: corrections that the plan made.
     """
 
@@ -34,6 +36,7 @@ class MacReport:
     executed_reduction: int = 0
     skipped: int = 0
     merging: int = 0
+    reused: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -59,7 +62,7 @@ class MacReport:
     @property
     def model(self) -> int:
         """Everything but the reduction steps, MAC."""
-        return self.embed + self.attention + self.mlp + self.norm + self.merging + self.head
+        return self.embed + self.attention + self.mlp + self.norm + self.merging + self.head - self.reused
 
     @property
     def macs(self) -> int:
@@ -111,6 +114,7 @@ class MacReport:
             "norm_macs": self.norm,
             "head_macs": self.head,
             "merging_macs": self.merging,
+            "reused_macs": self.reused,
             "lean_macs": self.lean_macs,
             "reduction_macs": self.reduction,
             "executed_reduction_macs": self.executed_reduction,

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokred.streaming.blocks import GATES, GatedBlock
+import torch
+
+from tokred.backbones.geometry import Geometry
+from tokred.streaming.blocks import GATES, GatedBlock, GateSettings
+from tokred.streaming.products import recomputes
 
 KEYS = (
     "linear_flops",
@@ -92,6 +96,26 @@ def frame_macs(block: GatedBlock, sizes: BlockSizes) -> int:
     qk = whole if block.settings.variant == "tokenwise" else block.query_key.pairs
     av = block.attention_value.pairs if block.settings.variant == "full" else whole
     return linear + streams * sizes.inner * (qk + av)
+
+
+def planned_macs(settings: GateSettings, geometry: Geometry, n: int, columns: int, flush: bool) -> int:
+    """Multiply-adds of one block on one frame of one stream, before it runs, for policies with a fixed number.
+
+    With pooling the number of new columns follows the content; here it is the largest possible.
+
+    Args:
+        n: tokens; columns: keys after pooling; flush: a first frame.
+    """
+    inner = geometry.heads * geometry.head_dim
+    r = n if flush else settings.policy.choose(torch.zeros(1, n)).width
+    fresh = columns if flush else min(r, columns)
+    linear = 4 * r * geometry.dim * inner + 2 * r * geometry.dim * geometry.mlp_hidden
+    qk = av = n * columns
+    if settings.variant != "tokenwise" and not recomputes(max(r, fresh), n):
+        qk = r * columns + n * fresh
+    if settings.variant == "full" and settings.refresh != 1 and not recomputes(fresh, columns):
+        av = 2 * n * fresh
+    return linear + inner * (qk + av)
 
 
 def _products(block: GatedBlock, sizes: BlockSizes, sent: dict[str, int], streams: int) -> int:

@@ -15,6 +15,11 @@ from tokred.streaming.places import keep, read, sealed, silenced, write
 from tokred.streaming.policies import Chosen
 
 
+def recomputes(width: int, total: int) -> bool:
+    """Whether a product is computed from scratch because an update of ``width`` of ``total`` would cost as much."""
+    return 2 * width >= total
+
+
 class QueryKey:
     """K Q^T of the current keys and queries: rows of new keys, columns of new queries.
 
@@ -42,7 +47,7 @@ class QueryKey:
             scale: factor on the product.
         """
         n, m = q.shape[2], k.shape[2]
-        if self.value is None or queries is None or keys is None or 2 * max(queries.width, keys.width) >= n:
+        if self.value is None or queries is None or keys is None or recomputes(max(queries.width, keys.width), n):
             product = k @ (q * scale).transpose(-2, -1)
             self.value = keep(product)
             self.pairs = n * m
@@ -89,7 +94,7 @@ class AttentionValue:
             self.attention = attention.detach().clone()
             return self._scratch(attention, v)
         new = read(attention, chosen.index, ROW)
-        if 2 * chosen.width >= attention.shape[2]:
+        if recomputes(chosen.width, attention.shape[2]):
             used = write(self.attention, chosen, new, ROW)
             self.attention = keep(used)
             return self._scratch(used, v)

@@ -19,7 +19,7 @@ from tokred.reduction import Reduction
 from tokred.schedule import Schedule, ScheduleError, Step
 from tokred.testing.failures import Broken, NotApplicable
 from tokred.testing.hosts import Backbone
-from tokred.tokens import Tokens, sample_seeds
+from tokred.tokens import Tokens, sample_seeds, spread
 
 Subject = TokenReducer | type[TokenReducer]
 
@@ -101,10 +101,11 @@ class Case:
             return after, reduction
 
         tokens = fast.adapter.embed(fast.host, pixels, fast.reducer.smaller_input(fast.geometry))
-        seeds = sample_seeds(pixels) if "sample_seed" in fast.reducer.capabilities.needs else None
+        seeded = "sample_seed" in fast.reducer.capabilities.needs
+        seeds = spread(sample_seeds(pixels), tokens.x.shape[0]) if seeded else None
         groups = tokens.groups if frames else None
         tokens = replace(tokens, groups=groups, sample_seed=seeds)
-        for step in fast.adapter.steps(tokens) if fast.reducer.capabilities.stateful else [tokens]:
+        for step in fast.adapter.steps(fast.host, tokens) if fast.reducer.capabilities.stateful else [tokens]:
             run_blocks(
                 fast.adapter,
                 fast.host,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokred.backbones.convert.errors import CheckpointError
 from tokred.backbones.convert.swin import is_flat, swin_layout, swin_name
+from tokred.backbones.convert.vivit import vivit_layout, vivit_name
 
 LAYOUTS = {
     "videomae": "original VideoMAE",
@@ -27,6 +28,8 @@ LAYOUTS = {
     "torchvision-swin3d": "torchvision SwinTransformer3d",
     "swin-2d": "official 2-D Swin",
     "tokred-swin": "tokred safetensors (Video Swin)",
+    "vivit": "factorised ViViT of Eventful Transformers",
+    "tokred-vivit": "tokred safetensors (ViViT)",
 }
 """Layout name -> how it is called in messages."""
 
@@ -78,6 +81,9 @@ def to_original(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | Non
     Raises:
         CheckpointError: no known layout, two keys for one weight, or a key bias (VideoMAE has none).
     """
+    vivit = vivit_layout(_bare(key) for key in tensors)
+    if vivit is not None:
+        return Named(vivit, {vivit_name(_bare(key)): tensor for key, tensor in tensors.items()}, False)
     if any(".attention.attention." in key for key in tensors):
         return _from_huggingface(tensors)
     names: dict[str, str] = {}
@@ -111,6 +117,10 @@ def _from_swin(layout: str, tensors: Mapping[str, Tensor], metadata: Mapping[str
     if layout == "videoswin" and (metadata or {}).get("layout") == TOKRED_SWIN_FORMAT:
         layout = "tokred-swin"
     return Named(layout, state, False)
+
+
+def _bare(key: str) -> str:
+    return key.removeprefix("module.")
 
 
 def _strip(key: str) -> str:

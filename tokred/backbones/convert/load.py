@@ -16,9 +16,11 @@ from tokred.backbones.convert.fit import check_fit
 from tokred.backbones.convert.fit_swin import fit_swin
 from tokred.backbones.convert.layouts import LAYOUTS, SWIN_LAYOUTS, to_original
 from tokred.backbones.convert.read import read_file
+from tokred.backbones.convert.vivit import VIVIT_LAYOUTS, fit_vivit
 from tokred.backbones.positions import resample, sincos_flat
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
+from tokred.backbones.vivit import ViViT
 from tokred.tokens import Grid
 
 _HEAD = ("head.weight", "head.bias")
@@ -87,7 +89,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def load_checkpoint(
-    model: VideoViT | VideoSwin, checkpoint: str | os.PathLike[str] | Checkpoint, *, new_head: bool = False
+    model: VideoViT | VideoSwin | ViViT, checkpoint: str | os.PathLike[str] | Checkpoint, *, new_head: bool = False
 ) -> Loaded:
     """Fill a video ViT or Swin with the weights of a checkpoint; the model is unchanged if anything does not fit.
 
@@ -104,7 +106,8 @@ def load_checkpoint(
     if any(parameter.is_meta for parameter in model.parameters()):
         raise CheckpointError(f"{checkpoint.path}: the model is on the meta device, which has no memory to load into")
     where = f"{checkpoint.path}: {LAYOUTS[checkpoint.layout]} checkpoint"
-    if (checkpoint.layout in SWIN_LAYOUTS) != isinstance(model, VideoSwin):
+    kind = VideoSwin if checkpoint.layout in SWIN_LAYOUTS else ViViT if checkpoint.layout in VIVIT_LAYOUTS else VideoViT
+    if not isinstance(model, kind):
         raise CheckpointError(f"{where} is not for a {type(model).__name__}")
     state, expected = dict(checkpoint.state), dict(model.state_dict())
     notes = list(checkpoint.notes)
@@ -118,6 +121,8 @@ def load_checkpoint(
             fit_swin(model, state, notes, hints)
         except CheckpointError as error:
             raise CheckpointError(f"{where} does not fit the model: {error}") from None
+    elif isinstance(model, ViViT):
+        fit_vivit(model, state, notes, hints)
     else:
         _fit_positions(where, model, state, notes, hints)
     if any(name.endswith("gamma_1") for name in state) and not any(name.endswith("gamma_1") for name in expected):
@@ -135,7 +140,7 @@ def load_checkpoint(
 
 def _fit_head(
     checkpoint: Checkpoint,
-    model: VideoViT | VideoSwin,
+    model: VideoViT | VideoSwin | ViViT,
     state: dict[str, Tensor],
     expected: dict[str, Tensor],
     new_head: bool,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tokred.backbones.convert.digest import weights_digest
 from tokred.backbones.convert.layouts import SWIN_LAYOUTS, TOKRED_FORMAT, TOKRED_SWIN_FORMAT, Named, to_original
 from tokred.backbones.convert.swin import INDEX
+from tokred.backbones.convert.vivit import TOKRED_VIVIT_FORMAT, VIVIT_LAYOUTS
 from tokred.backbones.positions import sincos_flat
 
 CONVERTER = "tokred convert 1"
@@ -70,6 +71,7 @@ def save_weights(
     }
     digest = weights_digest(state)
     layout = TOKRED_SWIN_FORMAT if named.layout in SWIN_LAYOUTS else TOKRED_FORMAT
+    layout = TOKRED_VIVIT_FORMAT if named.layout in VIVIT_LAYOUTS else layout
     header = {**(metadata or {}), "layout": layout, "source": source, "sha256": digest, "converter": CONVERTER}
     file = Path(path)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
