@@ -13,8 +13,9 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
+from tokred.accumulation import Choose
 from tokred.backbones.geometry import Geometry
-from tokred.methods.sta import STA, Choose, Window
+from tokred.methods.sta import STA, Window
 from tokred.reducer import Promise, Site
 from tokred.registry import register
 from tokred.schedule import ScheduleError, Step
@@ -76,40 +77,47 @@ class STAWindow(STA):
     def _choose(self, tokens: Tokens, r: int, site: Site) -> Choose:
         assert tokens.cover is not None
         cells, drops = cells_of(tokens.grid, tokens.cover.window, r, self.shifted)
-        return partial(_lowest_per_cell, cells=cells.to(tokens.x.device), drops=drops)
+        places = torch.tensor(cells, device=tokens.x.device)
+        return partial(_lowest_per_cell, cells=places, stay=_staying(cells, drops))
 
 
-def _lowest_per_cell(score: Tensor, count: int, *, cells: Tensor, drops: tuple[int, ...]) -> Tensor:
-    """Positions of the lowest scores of every cell: (B, g) -> (B, count), cell by cell."""
+def _lowest_per_cell(score: Tensor, count: int, *, cells: Tensor, stay: tuple[int, ...]) -> Tensor:
+    """Positions of the lowest scores of every cell: (B, g) -> (B, count), cell by cell; stay: see ``_staying``."""
     g = score.shape[1]
     rank = score.argsort(dim=1, stable=True).argsort(dim=1)
     ordered = (cells * g + rank).argsort(dim=1)  # cell by cell, the lowest first
-    sizes = torch.bincount(cells, minlength=len(drops)).tolist()
-    stay: list[int] = []
-    first = 0
-    for size, drop in zip(sizes, drops, strict=True):
-        stay += range(first, first + size - drop)
-        first += size
     return ordered[:, torch.tensor(stay, device=score.device)]
 
 
+def _staying(cells: tuple[int, ...], drops: tuple[int, ...]) -> tuple[int, ...]:
+    """Which ranks stay when places are ordered cell by cell: the first of each cell, but for its drops."""
+    stay: list[int] = []
+    first = 0
+    for cell, drop in enumerate(drops):
+        size = cells.count(cell)
+        stay += range(first, first + size - drop)
+        first += size
+    return tuple(stay)
+
+
 @lru_cache(maxsize=64)
-def cells_of(grid: Grid, window: Window, r: int, shifted: bool) -> tuple[Tensor, tuple[int, ...]]:
+def cells_of(grid: Grid, window: Window, r: int, shifted: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The cells of a frame, and how many tokens each drops.
 
     Args:
         grid: places; window: lengths before clipping; r: tokens to drop per frame; shifted: whether places of one cell
             also share their shifted window.
     Returns:
-        (H * W,) int64 cell of each place, and per cell its share of r by area: largest remainders, and among equal ones
+        Cell of each place, H * W of them, and per cell its share of r by area: largest remainders, and among equal ones
         the same part of every window first, so that equal windows drop equally.
     """
     rows, columns = (_parts(grid[axis], window[axis], shifted) for axis in (1, 2))
     # A cell is named by its window and by its part of the window, for rows and columns.
     names = [(row, column) for row in rows for column in columns]
     known = sorted(set(names))
-    cells = torch.tensor([known.index(name) for name in names])
-    areas = torch.bincount(cells).tolist()
+    number = {name: i for i, name in enumerate(known)}
+    cells = tuple(number[name] for name in names)
+    areas = [cells.count(cell) for cell in range(len(known))]
     shares = [r * area / len(names) for area in areas]
     drops = [int(share) for share in shares]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from tokred.accumulation import select
 from tokred.attach import Attached, attach
 from tokred.backbones.geometry import Geometry, Stage
 from tokred.dry import dry_run
 from tokred.methods import STA
-from tokred.methods.sta import select
 from tokred.reduction import Keep
 from tokred.schedule import ScheduleError
 from tokred.testing import default_backbones

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 import tokred
+from tokred.accumulation import select
 from tokred.backbones.geometry import Geometry
-from tokred.methods.sta import STA, select
+from tokred.methods.sta import STA
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Promise, Site, TokenReducer, keep_patches
 from tokred.reduction import Keep, take
