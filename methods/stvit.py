@@ -31,7 +31,7 @@ class STViT(SemanticReducer):
     Args:
         side: semantic tokens per side of a frame (published: 4 for 14 x 14 patches).
         at: the block before which they are made (0-based); default a third of the depth (published: 4 of 12), with
-            windows two thirds of the longest stage.
+            windows two thirds of the longest stage behind the first.
         layers: layers that make them (published: 2, 3, 4).
         centres: whether learned global centres are added before the second layer (paper; the released runs have none).
         keys: what the first layer looks at: all image tokens of the "clip", those of the own "frame", or, on hosts with
@@ -73,7 +73,7 @@ class STViT(SemanticReducer):
         if not geometry.stages:
             return geometry.depth // 3
         depths = [stage.depth for stage in geometry.stages]
-        longest = max(range(len(depths)), key=lambda i: depths[i])
+        longest = max(range(min(1, len(depths) - 1), len(depths)), key=lambda i: depths[i])
         return sum(depths[:longest]) + 2 * depths[longest] // 3
 
     def seen(self, geometry: Geometry) -> Geometry:

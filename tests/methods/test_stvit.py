@@ -11,6 +11,7 @@ import torch
 
 import tokred
 from tokred.attach import Attached, attach
+from tokred.backbones import adapter_for
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
@@ -160,6 +161,11 @@ def test_windows_run_on_the_grid_of_the_semantic_tokens() -> None:
     assert [step.block for step in fast.plan.steps] == [2], "two thirds of the longest stage"
     assert fast.plan.steps[0].n_out == 3 * 9
     assert fast.run(clips).tokens.count == 3 * 4, "3 x 3 places per frame, merged to 2 x 2"
+
+
+def test_the_first_stage_is_left_alone_and_the_earliest_of_equal_stages_is_taken() -> None:
+    host = VideoSwin(img_size=32, frames=4, dim=8, depths=(3, 2, 2), num_heads=(1, 1, 1), window=(2, 2, 2))
+    assert list(STViT(2).steps(adapter_for(host).geometry(host))) == [4]
 
 
 def test_tokens_of_a_window_look_at_its_surroundings_alone_in_the_first_layer() -> None:
