@@ -42,6 +42,7 @@ class ATS(TokenReducer):
             For parity; needs a class token and at most as many samples as heads.
     """
 
+    status = "official code"
     site = "after_attention"
     strength = "keep"
 

@@ -22,6 +22,7 @@ from tokred.tokens import Grid, Tokens
 class Unreduced(TokenReducer):
     """The host as it is: the reference of every comparison."""
 
+    status = "baseline"
     capabilities = Capabilities(changes_length=False, keeps_frames=True, keeps_grid=True, keeps_order=True)
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class RandomDrop(TokenReducer):
         seed: another seed, another choice.
     """
 
+    status = "baseline"
     site = "after_block"
     strength = "keep"
     capabilities = Capabilities(needs=frozenset({"sample_seed"}), keeps_order=True)
@@ -68,6 +70,7 @@ class RandomMerge(TokenReducer):
         seed: another seed, another choice.
     """
 
+    status = "baseline"
     site = "after_block"
     strength = "keep"
     pool = "mass"
@@ -105,6 +108,7 @@ class GridKeep(TokenReducer):
         at: blocks after which a step runs; default 0, L//3, 2L//3.
     """
 
+    status = "baseline"
     site = "after_block"
     strength = "keep"
     capabilities = Capabilities(needs=frozenset({"frames"}), keeps_frames=True, keeps_order=True)
@@ -133,6 +137,7 @@ class TopK(TokenReducer):
         at: blocks between whose attention and MLP a step runs; default 0, L//3, 2L//3.
     """
 
+    status = "baseline"
     site = "after_attention"
     strength = "keep"
     capabilities = Capabilities(needs=frozenset({"class_row", "received"}), keeps_order=True)
@@ -177,6 +182,7 @@ class FewerFrames(_SmallerInput):
         tubelets: how many stay; None = all.
     """
 
+    status = "baseline"
     strength = "tubelets"
 
     def __init__(self, tubelets: int | None = None) -> None:
@@ -208,6 +214,7 @@ class LowerResolution(_SmallerInput):
         rows: patch rows that stay; columns shrink in proportion. None = all.
     """
 
+    status = "baseline"
     strength = "rows"
 
     def __init__(self, rows: int | None = None) -> None:

@@ -90,6 +90,7 @@ class DynamicViT(LearnedReducer):
             what the decision can matter, and drowns all others.
     """
 
+    status = "official code"
     site = "before_block"
     strength = "keep"
     capabilities = Capabilities(needs=frozenset({"training_seed"}), trainable=True)

@@ -79,6 +79,7 @@ class Eventful(TokenReducer):
         at: blocks; default all.
     """
 
+    status = "official code"
     site = "before_block"
     strength = "r"
     evaluates = True

@@ -40,6 +40,7 @@ class EViT(TokenReducer):
         pool: on mean-pooling hosts, "mean" or "mass".
     """
 
+    status = "official code"
     site = "after_attention"
     strength = "keep"
 

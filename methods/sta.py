@@ -64,6 +64,7 @@ class STA(TokenReducer):
         seed: for first="random".
     """
 
+    status = "official code; published number"
     site = "after_block"
     strength = "r"
 

@@ -101,6 +101,7 @@ class STTS(FramesThenSquares, LearnedReducer):
         jacobian: gradient of the perturbed choice, "diagonal" (official) or "full" (the true one).
     """
 
+    status = "official code; published number"
     capabilities = Capabilities(
         needs=frozenset({"frames", "training_seed"}),
         trainable=True,

@@ -41,6 +41,7 @@ class STViT(SemanticReducer):
         distill_weight: weight of the loss that pulls the logits to those of the unreduced model (ours).
     """
 
+    status = "official code; published number"
     site = "before_block"
 
     def __init__(
@@ -110,6 +111,7 @@ class STViTR(SemanticReducer):
         distill_weight: weight of the loss that pulls the logits to those of the unreduced model (ours).
     """
 
+    status = "official code; published number"
     site = "after_block"
     recovery: nn.ModuleList
 

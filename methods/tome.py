@@ -32,6 +32,7 @@ class ToMe(TokenReducer):
         pool: on mean-pooling hosts: "mass" (official MAE patch) or "mean" (official timm patch).
     """
 
+    status = "official code"
     site = "after_attention"
     strength = "r"
 

@@ -60,6 +60,7 @@ class VidTLDR(TokenReducer):
         pool: on mean-pooling hosts, "mean" (official) or "mass".
     """
 
+    status = "official code"
     site = "after_attention"
     strength = "r"
     proportional = True

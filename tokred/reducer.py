@@ -24,6 +24,7 @@ from tokred.tokens import Tokens
 
 __all__ = [
     "SITES",
+    "STATUSES",
     "Capabilities",
     "Promise",
     "Site",
@@ -33,6 +34,10 @@ __all__ = [
     "keep_patches",
     "keep_top",
 ]
+
+
+STATUSES = ("official code", "published number", "baseline", "not verified")
+"""What a method was verified against."""
 
 
 class TokenReducer(nn.Module, ABC):
@@ -48,12 +53,14 @@ class TokenReducer(nn.Module, ABC):
         proportional: whether later attention adds log(mass) to the logits (skipped while all masses are one).
         pool: on mean-pooling hosts, "mean" over tokens or "mass"-weighted mean.
         strength: name of the constructor argument that budgets solve for ("" = none).
+        status: how far it was checked, one of ``STATUSES`` (several joined by "; "); shown by ``tokred list``.
         method: the name it is registered under; origin: "module:Class" or "FILE.py:Class" that it was built from
-            where it is not registered. Neither is inherited: a subclass is another method.
+            where it is not registered. None of the three is inherited: a subclass is another method.
     """
 
     site: ClassVar[str] = "after_block"
     strength: ClassVar[str] = ""
+    status: ClassVar[str] = "not verified"
     method: ClassVar[str] = ""
     origin: ClassVar[str] = ""
     evaluates: ClassVar[bool] = False
@@ -67,6 +74,12 @@ class TokenReducer(nn.Module, ABC):
         for name in ("method", "origin"):
             if name not in cls.__dict__:
                 setattr(cls, name, "")
+        if "status" not in cls.__dict__:
+            cls.status = "not verified"
+        unknown = [word for word in cls.status.split("; ") if word not in STATUSES]
+        if unknown:
+            allowed = ", ".join(STATUSES)
+            raise TypeError(f"{cls.__name__}.status = {cls.status!r}: allowed are {allowed}, joined by '; '")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)

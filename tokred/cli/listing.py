@@ -20,7 +20,7 @@ def command(
 
     found: dict[str, dict[str, str]] = {}
     if kind in ("all", "methods"):
-        found["methods"] = {name: _first_line(cls.__doc__) for name, cls in list_methods().items()}
+        found["methods"] = {name: f"[{cls.status}] {_first_line(cls.__doc__)}" for name, cls in list_methods().items()}
     if kind in ("all", "backbones"):
         found["backbones"] = _backbones()
     if kind in ("all", "data"):
