@@ -52,3 +52,9 @@ def test_time_and_memory_on_request(tokred: Call) -> None:
     assert measured["reduced_ms"] > 0
     assert measured["speedup_low"] <= measured["speedup"] <= measured["speedup_high"]
     assert all(size > 0 for size in measured["peak_bytes"].values())
+
+
+def test_an_image_model_is_counted_for_one_image(tokred: Call) -> None:
+    status, out, _ = tokred("profile", "--backbone", "vit_nano", "--reducer", "evit:keep=0.7")
+    assert status == 0
+    assert "vit_nano with evit:keep=0.7, one image (1, 3, 32, 32)" in out

@@ -56,7 +56,7 @@ def command(
 
 def _summary(found: dict[str, Any]) -> list[str]:
     return [
-        f"{found['backbone']} with {found['reducer']}, one clip {tuple(found['input'])}",
+        f"{found['backbone']} with {found['reducer']}, one {_unit(found)} {tuple(found['input'])}",
         f"  {found['total_macs'] / GIGA:.3f} GMAC (papers print this as GFLOPs) = "
         f"{found['total_flops'] / GIGA:.3f} GFLOP",
         f"  {found['share']:.1%} of the unreduced {found['unreduced_macs'] / GIGA:.3f} GMAC, "
@@ -67,6 +67,10 @@ def _summary(found: dict[str, Any]) -> list[str]:
         f"  embedding {found['embed_macs'] / GIGA:.4f} GMAC, head {found['head_macs'] / GIGA:.6f} GMAC, "
         f"{found['parameters'] / 1e6:.2f} M parameters, {found['tokens']['final']} tokens reach the head",
     ]
+
+
+def _unit(found: dict[str, Any]) -> str:
+    return "image" if len(found["input"]) == 4 else "clip"
 
 
 def _lean(found: dict[str, Any]) -> list[str]:
