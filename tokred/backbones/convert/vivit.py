@@ -49,6 +49,4 @@ def fit_vivit(model: ViViT, state: dict[str, Tensor], notes: list[str], hints: l
     times = state.get(_TABLE.format("temporal"))
     if times is not None and times.ndim == 3 and times.shape[1] != model.grid.t + 1:
         steps = times.shape[1] - 1
-        hints.append(
-            f"the file has positions for {steps} steps, the model takes {model.grid.t}: build it with frames=..."
-        )
+        hints.append(f"the file has positions for {steps} steps, the model takes {model.grid.t}: frames=N sets them")
