@@ -138,7 +138,7 @@ def test_wheel_ships_type_marker_weights_and_methods(wheel: Path) -> None:
     weights = [info for info in zipfile.ZipFile(wheel).infolist() if info.filename.endswith(".safetensors")]
     assert weights
     assert all(info.filename.startswith("tokred/backbones/weights/") for info in weights)
-    assert sum(info.file_size for info in weights) < 4 * 2**20
+    assert sum(info.file_size for info in weights) < 16_000_000
 
 
 def test_sdist_holds_the_project_without_leftovers(sdist: Path) -> None:
