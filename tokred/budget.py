@@ -69,6 +69,11 @@ def solve(reducer: TokenReducer, geometry: Geometry, share: float) -> Solution:
         return tried[value][1].macs / full
 
     strongest = int(strength.strongest) if strength.whole else strength.strongest
+    if reducer.capabilities.stateful and cost(strongest) >= 1 > share + NEAR:
+        raise BudgetError(
+            f"{reducer.method or type(reducer).__name__} saves over time alone: a clip by itself costs "
+            f"{cost(strongest):.0%} at any strength here; tokred stream runs it over a whole video"
+        )
     if cost(strongest) > share + NEAR:
         raise BudgetError(
             f"{reducer.spec} cannot go down to {share:.0%} of the multiply-adds: its strongest setting "

@@ -12,6 +12,7 @@ import tokred
 from tokred.attach import attach, detach
 from tokred.backbones.adapter import Unsupported
 from tokred.backbones.vivit import ViViT
+from tokred.budget import BudgetError, solve
 from tokred.compose import compose
 from tokred.measure.flops import count
 from tokred.measure.handles import fvcore_macs
@@ -186,6 +187,15 @@ def test_what_is_reused_inside_a_clip_is_counted(spec: str) -> None:
     report = count(fast.geometry, fast.plan)
     assert report.reused > 0
     assert fvcore_macs(fast, (clips[:1],)).macs == report.executed_macs == report.macs
+
+
+def test_budgets_are_solved_inside_clips_and_refused_for_single_frames() -> None:
+    model, _ = vivit()
+    solution = solve(Eventful(), tokred.attach(model, Eventful()).geometry, 0.7)
+    assert abs(solution.share - 0.7) < 0.02
+    image, _ = frames_of("image")
+    with pytest.raises(BudgetError, match="eventful saves over time alone: .* tokred stream"):
+        solve(Eventful(), tokred.attach(image, Eventful()).geometry, 0.7)
 
 
 @torch.no_grad()
