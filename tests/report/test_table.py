@@ -15,7 +15,9 @@ Results = dict[str, Any]
 def test_the_csv_has_a_line_for_every_row_and_plain_columns(results: Results) -> None:
     back = pd.read_csv(io.StringIO(csv(results)))
     assert len(back) == 28
-    expected = "id method label reducer budget status reason learned trained gmac gmac_share reduction_gmac tokens_final "
+    expected = (
+        "id method label reducer budget status reason learned trained gmac gmac_share reduction_gmac tokens_final "
+    )
     expected += "tokens_per_block appearance_top1 appearance_low appearance_high appearance_n appearance_diff "
     expected += "appearance_diff_low appearance_diff_high appearance_p appearance_p_holm motion_top1 agreement kl "
     expected += "feature_distance clips_per_s ms_median ms_iqr speedup speedup_low speedup_high implied notes seconds"
