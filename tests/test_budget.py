@@ -13,7 +13,8 @@ from tokred.schedule import ScheduleError
 from tokred.tokens import Grid
 
 GEOMETRY = Geometry(9, 96, 3, 32, 384, Grid(8, 8, 8), 0, 18, (2, 8, 8))
-SOLVABLE = sorted(set(list_methods()) - {"none"})
+ELSEWHERE = {"eventful", "sta_window"}  # these save over time, and on windows: refused here, tested with the methods
+SOLVABLE = sorted(set(list_methods()) - {"none"} - ELSEWHERE)
 
 
 @given(method=st.sampled_from(SOLVABLE), share=st.floats(0.4, 0.95))

@@ -194,7 +194,7 @@ def test_budgets_are_solved_inside_clips_and_refused_for_single_frames() -> None
     solution = solve(Eventful(), tokred.attach(model, Eventful()).geometry, 0.7)
     assert abs(solution.share - 0.7) < 0.02
     image, _ = frames_of("image")
-    with pytest.raises(BudgetError, match="eventful saves over time alone: .* tokred stream"):
+    with pytest.raises(BudgetError, match=r"eventful saves over time alone: .* tokred stream"):
         solve(Eventful(), tokred.attach(image, Eventful()).geometry, 0.7)
 
 
