@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
+from safetensors import safe_open
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -37,3 +41,40 @@ def test_a_recipe_for_pictures_asks_where_they_lie(tokred: Call, tmp_path: Path)
     assert status == 2
     assert "no CIFAR-10 in" in err
     assert len(err.strip().splitlines()) == 1
+
+
+SMALL = """
+name: tiny
+model: {patch_size: 4, dim: 12, depth: 6, num_heads: 2}
+data: {size: 16, frames: 4}
+batch_size: 4
+micro_batch: 2
+precision: fp32
+attention: ATTENTION
+optimizer: {warmup: 2}
+stages: [{name: all, steps: 2, lr: [0.01, 0.0]}]
+evaluation: {clips: 4, stage_clips: 4}
+"""
+
+
+def test_a_reducer_can_be_switched_on_in_any_recipe(tokred: Call, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(SMALL.replace("ATTENTION", "fused"))
+    found = {}
+    for name, words in {"without": (), "with": ("--reducer", "sta:r=4")}.items():
+        status, out, err = tokred("train", recipe, "--out", tmp_path / name, "--threads", "1", *words)
+        assert status == 0, out + err
+        with safe_open(str(tmp_path / name / "tiny.safetensors"), "pt") as file:
+            found[name] = file.get_tensor("head.weight")
+            assert json.loads(file.metadata()["spec"])["reducer"] == (words[1] if words else None)
+    assert not torch.equal(found["without"], found["with"])
+
+
+def test_a_reducer_that_cannot_be_trained_with_is_one_line(tokred: Call, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    for spec, word in (("sta:r=4", "attention = fused"), ("stab:r=4", "did you mean sta"), ("sta:r=999", "999")):
+        recipe.write_text(SMALL.replace("ATTENTION", "explicit" if "fused" in word else "fused"))
+        status, _, err = tokred("train", recipe, "--out", tmp_path / "run", "--reducer", spec)
+        assert status == 2, err
+        assert word in err
+        assert len(err.strip().splitlines()) == 1

@@ -19,6 +19,9 @@ def command(
     data: Annotated[
         Path | None, typer.Option("--data", help="Where CIFAR-10 lies, for recipes that train on it.")
     ] = None,
+    reducer: Annotated[
+        str | None, typer.Option("--reducer", help="Train with this reducer switched on, e.g. sta:r=12.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of going on from the checkpoint.")] = False,
     threads: Annotated[int | None, typer.Option("--threads", parser=whole(1), help="CPU threads.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", parser=whole(0), help="Instead of the recipe's.")] = None,
@@ -43,6 +46,7 @@ def command(
             data=data,
             seed=seed,
             precision=PRECISIONS[dtype],
+            reducer=reducer,
             device=device,
             threads=threads,
             say=say,

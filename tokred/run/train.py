@@ -50,6 +50,7 @@ def train(
     data: str | Path | None = None,
     seed: int | None = None,
     precision: str | None = None,
+    reducer: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
     log_every: int = 25,
@@ -64,7 +65,7 @@ def train(
         out: folder for checkpoint and log; made if missing.
         resume: continue from the folder's checkpoint; False starts again and overwrites.
         data: where the pictures of a recipe for an image model lie (see ``read_cifar10``).
-        seed, precision: instead of the recipe's.
+        seed, precision, reducer: instead of the recipe's.
         device: where to compute.
         threads: CPU worker threads, default: all cores; they change the speed and not the weights.
         log_every: steps between lines of the log.
@@ -75,7 +76,7 @@ def train(
         SpecError: a wrong recipe. ValueError: the folder holds another recipe's checkpoint.
     """
     recipe = spec if isinstance(spec, TrainSpec) else load_spec(spec)
-    given = {"seed": seed, "precision": precision}
+    given = {"seed": seed, "precision": precision, "reducer": reducer}
     recipe = parse_spec(recipe.model_dump() | {key: value for key, value in given.items() if value is not None})
     folder, target = Path(out), torch.device(device)
     folder.mkdir(parents=True, exist_ok=True)
