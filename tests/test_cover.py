@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tokred.cover
+from tokred.advance import advance
 from tokred.cover import Cover, Pool, ancestors, halved_places, nearest
-from tokred.reduction import Fuse, Keep, Merge, Mix, Reduction, advance
+from tokred.reduction import Fuse, Keep, Merge, Mix, Reduction
 from tokred.schedule import ScheduleError
 from tokred.tokens import Grid, Tokens
 

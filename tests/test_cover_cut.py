@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tokred.advance import advance
 from tokred.cover import Cover
-from tokred.reduction import Keep, advance
+from tokred.reduction import Keep
 from tokred.tokens import Grid, Tokens
 
 WINDOW = (2, 2, 2)

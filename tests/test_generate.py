@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tokred.advance import advance
 from tokred.generate import Generate, Recover
-from tokred.reduction import Reduction, advance
+from tokred.reduction import Reduction
 from tokred.tokens import Grid, Tokens
 
 GRID = Grid(2, 2, 2)

@@ -12,7 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tokred.reduction import Fill, Reduction, take
+from tokred.gather import take
+from tokred.reduction import Fill, Reduction
 from tokred.tokens import Grid
 
 FAR = 1 << 30

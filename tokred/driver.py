@@ -13,11 +13,12 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from tokred.advance import Move, advance, follow
 from tokred.backbones.adapter import Adapter, Attended
 from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
 from tokred.reducer import SITES, Site, TokenReducer
-from tokred.reduction import Move, Reduction, advance, follow
+from tokred.reduction import Reduction
 from tokred.schedule import ScheduleError, Step
 from tokred.tokens import Grid, Tokens
 

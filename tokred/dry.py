@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokred.advance import advance
 from tokred.backbones.adapter import Adapter, Attended, Crossed, Fed, cross_to
 from tokred.backbones.geometry import Geometry
 from tokred.compose import parts_of
@@ -21,7 +22,7 @@ from tokred.measure.stage_flops import window_pairs
 from tokred.plan import Plan, StepCount
 from tokred.probe import Probe
 from tokred.reducer import Site, SmallerInput, TokenReducer
-from tokred.reduction import Reduction, advance
+from tokred.reduction import Reduction
 from tokred.saliency import RowStatistics
 from tokred.schedule import ScheduleError
 from tokred.tokens import Grid, Tokens

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokred.reduction import Fill, Reduction, take
+from tokred.gather import take
+from tokred.reduction import Fill, Reduction
 from tokred.tokens import Grid, Tokens
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tokred import saliency
+from tokred.advance import Move, follow
 from tokred.precision import wide
-from tokred.reduction import Move, follow
 
 STATISTICS = (
     "block_input",

@@ -7,35 +7,17 @@ Notation: B batch, N tokens before, M tokens after (prefix included in both), C 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tokred.gather import nearest_in_sequence, scatter_sum, take
 from tokred.precision import full_precision, wide
-from tokred.schedule import ScheduleError
-from tokred.tokens import Grid, Tokens
+from tokred.tokens import Grid
 
 Fill = float | None
 TINY = torch.finfo(torch.float32).tiny
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x (B, N, C) at index (B, M): (B, M, C). One row copy per token, differentiable."""
-    b, n, c = x.shape
-    if b == 1:
-        return x[0].index_select(0, index[0])[None]
-    offset = torch.arange(b, device=index.device).mul_(n)[:, None]
-    return x.reshape(b * n, c).index_select(0, (index + offset).reshape(-1)).reshape(b, index.shape[1], c)
-
-
-def scatter_sum(x: Tensor, assign: Tensor, n_out: int) -> Tensor:
-    """Sum rows of x (B, N, C) into assign (B, N) of n_out places: (B, M, C), summed in float32 or wider."""
-    b, n, c = x.shape
-    rows = wide(x).reshape(b * n, c)
-    offset = torch.arange(b, device=assign.device).mul_(n_out)[:, None]
-    return rows.new_zeros(b * n_out, c).index_add(0, (assign + offset).reshape(-1), rows).reshape(b, n_out, c)
 
 
 class Reduction(ABC):
@@ -129,7 +111,7 @@ class Keep(Reduction):
 
     def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
         if fill is None:
-            return take(y, _nearest(self.index, self.n_in))
+            return take(y, nearest_in_sequence(self.index, self.n_in))
         out = y.new_full((y.shape[0], self.n_in, y.shape[2]), fill)
         return out.scatter(1, self.index[..., None].expand_as(y), y)
 
@@ -323,75 +305,3 @@ class Mask(Reduction):
 
     def restore(self, y: Tensor, fill: Fill = None) -> Tensor:
         return y
-
-
-Move = tuple[Reduction, Tensor | None]
-"""A reduction and the masses (B, N) before it, None = all one."""
-
-
-def follow(x: Tensor, moves: Sequence[Move]) -> Tensor:
-    """Features (B, N, C) of the tokens before some reductions, taken through them: (B, M, C)."""
-    for reduction, size in moves:
-        x = reduction.apply(x, size)
-    return x
-
-
-def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
-    """The tokens after a reduction: features, masses, provenance and temporal groups moved together.
-
-    Raises:
-        ValueError: the reduction was made for another number of tokens.
-        ScheduleError: a soft assignment on a host that computes on whole grids.
-    """
-    if reduction.n_in != tokens.count:
-        raise ValueError(f"the reduction was made for {reduction.n_in} tokens, there are {tokens.count}")
-    if reduction.brings_back:
-        if tokens.aside is None:
-            raise ValueError("the reduction brings tokens back, and none were set aside")
-        return tokens.aside.with_x(reduction.apply(tokens.x, tokens.size))
-    source = tokens.source
-    if source is not None:
-        # One extra place holds -1, so that dropped patches stay dropped.
-        places = torch.nn.functional.pad(reduction.positions(), (0, 1), value=-1)
-        source = places.gather(1, torch.where(source < 0, tokens.count, source))
-    cover = tokens.cover
-    if cover is not None:
-        if isinstance(reduction, Mask):
-            raise ScheduleError(
-                "masked training needs attention of all tokens with all tokens: this backbone has windows"
-            )
-        if isinstance(reduction, Mix):
-            raise ScheduleError(
-                "a soft assignment (Mix) has no places on a grid, which this backbone's windows need: allowed are "
-                "reductions that say where each token went (Keep, Merge, Fuse)"
-            )
-        if reduction.grid is None:
-            cover = cover.moved(reduction.positions(), reduction.chosen)
-        else:
-            cover = cover.cut(reduction.grid, source)
-    policy = tokens.policy
-    if isinstance(reduction, Mask):
-        policy = reduction.policy
-    elif policy is not None:
-        policy = reduction.apply(policy[..., None], tokens.size)[..., 0]
-    return replace(
-        tokens,
-        x=reduction.apply(tokens.x, tokens.size),
-        grid=tokens.grid if cover is None else cover.grid,
-        size=reduction.masses(tokens.size),
-        groups=reduction.groups,
-        source=source,
-        cover=cover,
-        policy=policy,
-        aside=tokens if reduction.sets_aside else tokens.aside,
-    )
-
-
-def _nearest(index: Tensor, n: int) -> Tensor:
-    """For each of n places, which column of index (B, M) is nearest in the sequence; ties go to the earlier one."""
-    ordered, column = index.sort(dim=1)
-    places = torch.arange(n, device=index.device).expand(index.shape[0], n).contiguous()
-    right = torch.searchsorted(ordered, places).clamp_max(index.shape[1] - 1)
-    left = (right - 1).clamp_min(0)
-    nearer_left = (places - ordered.gather(1, left)).abs() <= (ordered.gather(1, right) - places).abs()
-    return column.gather(1, torch.where(nearer_left, left, right))

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tokred.advance import advance
 from tokred.anchors import Anchors, side
 from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
 from tokred.reducer import Promise, Site, Strength, TokenReducer, keep_patches
-from tokred.reduction import Keep, Reduction, advance
+from tokred.reduction import Keep, Reduction
 from tokred.schedule import Schedule, ScheduleError, Step
 from tokred.tokens import Grid, Tokens
 

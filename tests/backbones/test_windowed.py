@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from parity_swin import attention
 from torch import Tensor
 
+from tokred.advance import advance
 from tokred.backbones import windowed
 from tokred.backbones.swin_layers import SwinBlock
 from tokred.backbones.videoswin_adapter import VideoSwinAdapter
 from tokred.cover import Cover
+from tokred.gather import take
 from tokred.probe import Probe
-from tokred.reduction import Fuse, Keep, Merge, Reduction, advance, take
+from tokred.reduction import Fuse, Keep, Merge, Reduction
 from tokred.tokens import Grid, Tokens
 
 DIM = 12

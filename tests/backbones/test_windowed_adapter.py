@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import tokred
+from tokred.advance import advance
 from tokred.attach import attach
 from tokred.backbones.adapter import Unsupported
 from tokred.backbones.verify import verify_adapter
@@ -17,10 +18,11 @@ from tokred.backbones.videoswin import VideoSwin
 from tokred.backbones.videoswin_adapter import VideoSwinAdapter
 from tokred.compose import compose
 from tokred.cover import ancestors
+from tokred.gather import take
 from tokred.methods import STA, ToMe, TopK
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Site, TokenReducer, keep_patches
-from tokred.reduction import Keep, Mask, Mix, Reduction, take
+from tokred.reduction import Keep, Mask, Mix, Reduction
 from tokred.schedule import Schedule, ScheduleError
 from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens
@@ -68,7 +70,7 @@ def test_patch_merging_runs_on_the_filled_grid() -> None:
     adapter = VideoSwinAdapter()
     tokens = adapter.embed(host, clips, None)
     index = torch.rand(3, 210).argsort(1)[:, :70]
-    kept = tokred.reduction.advance(tokens, Keep(index, 210))
+    kept = advance(tokens, Keep(index, 210))
     assert kept.cover is not None
     crossed = adapter.cross(host, 0, kept)
     assert crossed is not None

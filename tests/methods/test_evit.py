@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tokred.advance import advance
 from tokred.attach import attach
 from tokred.backbones.geometry import Geometry
 from tokred.methods import EViT
 from tokred.methods.evit import shrinking_rate
 from tokred.probe import Probe
 from tokred.reducer import Promise, Site
-from tokred.reduction import advance
 from tokred.schedule import ScheduleError, Step
 from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tokred.advance import advance
 from tokred.anchors import Anchors
 from tokred.methods import STTSHeuristic
 from tokred.probe import Probe
 from tokred.reducer import Site
-from tokred.reduction import Keep, advance
+from tokred.reduction import Keep
 from tokred.schedule import ScheduleError
 from tokred.tokens import Grid, Tokens
 from tokred.two_stage import CutStep

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokred.advance import advance
 from tokred.attach import attach
 from tokred.backbones.geometry import Geometry
 from tokred.methods import ToMe
 from tokred.probe import Probe
 from tokred.reducer import Site
-from tokred.reduction import advance
 from tokred.schedule import ScheduleError, Step
 from tokred.settings import SettingError
 from tokred.testing import default_backbones

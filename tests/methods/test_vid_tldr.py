@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tokred.advance import advance
 from tokred.attach import attach
 from tokred.backbones.geometry import Geometry
 from tokred.compose import compose
@@ -21,7 +22,7 @@ from tokred.methods import STA, VidTLDR
 from tokred.methods.vid_tldr import LEAST_MASS, saliency_of
 from tokred.probe import Probe
 from tokred.reducer import Site
-from tokred.reduction import Merge, advance
+from tokred.reduction import Merge
 from tokred.schedule import ScheduleError, Step
 from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from tokred.backbones.windows import BiasedAttention, WindowLayout, attend_windows, relative_bias, window_bias
 from tokred.cover import Cover
+from tokred.gather import scatter_sum, take
 from tokred.precision import full_precision, wide
-from tokred.reduction import scatter_sum, take
 from tokred.saliency import RowStatistics
 
 LOOP_VOLUME = 96

@@ -16,8 +16,8 @@ from tokred.backbones.geometry import Geometry
 from tokred.backbones.windowed import Projections, WindowStatistics, attend_kept, attend_whole, heads_of
 from tokred.backbones.windows import window_layout
 from tokred.cover import Cover
+from tokred.gather import take
 from tokred.reducer import SmallerInput
-from tokred.reduction import take
 from tokred.tokens import Grid, Tokens
 
 Unary = Callable[[Tensor], Tensor]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tokred.backbones.parts import BlockParts
+from tokred.gather import take
 from tokred.precision import wide
-from tokred.reduction import take
 from tokred.streaming.gates import COLUMN, ROW, Gated, TokenBuffer, TokenGate
 from tokred.streaming.places import read
 from tokred.streaming.policies import Chosen, Policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokred.reduction import take
+from tokred.gather import take
 from tokred.streaming.policies import Chosen
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokred.advance import advance
 from tokred.backbones.timm_vit import TimmViTAdapter
+from tokred.gather import take
 from tokred.methods.evit import EViT, shrinking_rate
 from tokred.probe import Probe
 from tokred.reducer import Site
-from tokred.reduction import Fuse, Reduction, advance, take
+from tokred.reduction import Fuse, Reduction
 from tokred.run.parity.golden import Golden
 from tokred.run.parity.hosts import NORM_EPS, timm_block
 from tokred.run.parity.ledger import Ledger

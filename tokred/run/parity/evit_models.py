@@ -8,9 +8,10 @@ from torch import Tensor
 
 import tokred
 from tokred.attach import Attached
+from tokred.gather import take
 from tokred.methods.evit import EViT
 from tokred.reducer import TokenReducer
-from tokred.reduction import Fuse, take
+from tokred.reduction import Fuse
 from tokred.run.parity.evit import decided, kept_positions
 from tokred.run.parity.golden import Golden
 from tokred.run.parity.hosts import timm_vit

@@ -8,10 +8,11 @@ from torch import Tensor
 import tokred
 from tokred.accumulation import select
 from tokred.backbones.geometry import Geometry
+from tokred.gather import take
 from tokred.methods.sta import STA
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Promise, Site, TokenReducer, keep_patches
-from tokred.reduction import Keep, take
+from tokred.reduction import Keep
 from tokred.run.parity.golden import Golden
 from tokred.run.parity.hosts import crop_clips, video_vit
 from tokred.run.parity.ledger import Ledger

@@ -14,8 +14,8 @@ from tokred.backbones.videoswin_adapter import VideoSwinAdapter
 from tokred.backbones.window_layout import Window, clipped, cut, relative_index
 from tokred.backbones.windowed import attend_kept, attend_whole
 from tokred.cover import Cover, nearest
+from tokred.gather import take
 from tokred.methods.sta import STA
-from tokred.reduction import take
 from tokred.run.parity.golden import Golden, one_line
 from tokred.run.parity.ledger import Ledger
 from tokred.run.parity.settings import Malformed

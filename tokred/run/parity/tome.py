@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokred.advance import advance
 from tokred.matching import match_every_kth, match_halves
 from tokred.methods.tome import ToMe
 from tokred.probe import Probe
 from tokred.reducer import Site
-from tokred.reduction import Merge, advance
+from tokred.reduction import Merge
 from tokred.run.parity.golden import Golden
 from tokred.run.parity.ledger import Ledger
 from tokred.run.parity.settings import Malformed, Settings

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from tokred import saliency
+from tokred.advance import advance
 from tokred.methods.vid_tldr import VidTLDR, saliency_of
 from tokred.probe import Probe
 from tokred.reducer import Site
-from tokred.reduction import Merge, advance
+from tokred.reduction import Merge
 from tokred.run.parity.golden import Golden
 from tokred.run.parity.ledger import Ledger
 from tokred.run.parity.settings import Malformed
