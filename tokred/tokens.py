@@ -135,7 +135,7 @@ def sample_seeds(clips: Tensor) -> Tensor:
 
 def spread(seeds: Tensor, count: int) -> Tensor:
     """Seeds of samples (B,) for ``count`` = B * T steps of them, (count,), different for each step of a sample."""
-    steps = count // len(seeds)
+    steps = count // max(len(seeds), 1)
     if steps == 1:
         return seeds
     return (seeds[:, None] + torch.arange(steps, device=seeds.device)).flatten()
