@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -221,6 +222,14 @@ def test_an_empty_batch_gives_empty_logits() -> None:
     host, clips = VIDEO.build()
     for reducer in REDUCERS:
         assert attach(host, reducer)(clips[:0]).shape == (0, 7)
+
+
+@pytest.mark.parametrize("backbone", default_backbones(), ids=lambda b: b.name)
+@pytest.mark.parametrize("spec", ["sta:r=2", "tome:r=3", "evit:keep=0.5", "topk:keep=0.5", "random_merge:keep=0.5"])
+@torch.no_grad()
+def test_an_empty_batch_passes_on_every_kind_of_host(backbone: Any, spec: str) -> None:
+    host, inputs = backbone.build()
+    assert attach(host, tokred.build(spec))(inputs[:0]).shape == (0, 7)
 
 
 def test_training_moves_host_and_reducer_together() -> None:

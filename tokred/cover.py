@@ -148,7 +148,7 @@ class Pool(Reduction):
         maps = full.reshape(-1, h, w, x.shape[2]).permute(0, 3, 1, 2)
         # Padded places do not count: an odd last row is averaged over the members that exist.
         small = torch.nn.functional.avg_pool2d(maps, 2, ceil_mode=True, count_include_pad=False)
-        return small.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[2])
+        return small.permute(0, 2, 3, 1).reshape(x.shape[0], self.n_out, x.shape[2])
 
     def masses(self, size: Tensor | None) -> Tensor | None:
         return None

@@ -107,7 +107,7 @@ class TimmViTAdapter(Adapter):
             y = _kernel(attn, q, k, v, log_size)
         else:
             y = attend_masked(q, k, v, scale, tokens.policy, log_size, attn.attn_drop.p if attn.training else 0.0)
-        y = y.transpose(1, 2).reshape(b, n, -1)
+        y = y.transpose(1, 2).flatten(2)
         if hasattr(attn, "norm"):
             y = attn.norm(y)
         if opened is not None:

@@ -83,7 +83,7 @@ class WindowLayout:
         if self.pads.numel():
             places = places.clamp(max=p - 1)
         places = places.view(self.count, 1, self.volume)
-        if b > 1:
+        if b != 1:
             places = places + torch.arange(0, b * p, p, device=x.device)[:, None]
         out = x.reshape(b * p, c).index_select(0, places.flatten()).view(self.count, b, self.volume, c)
         if self.pads.numel():
@@ -101,7 +101,7 @@ class WindowLayout:
         """
         count, b, v, c = windows.shape
         slots = self.slot
-        if b > 1:
+        if b != 1:
             first = torch.arange(0, b * v, v, device=windows.device)[:, None]
             slots = (slots // v * (b * v) + slots % v + first).flatten()
         return windows.reshape(count * b * v, c).index_select(0, slots).view(b, self.grid.patches, c)

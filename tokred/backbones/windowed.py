@@ -63,6 +63,8 @@ def attend_kept(attn: Projections, qkv: Tensor, cover: Cover, layout: WindowLayo
         (B, M, C) before the output projection.
     """
     assert cover.home is not None
+    if qkv.shape[0] == 0:
+        return qkv[..., : qkv.shape[2] // 3]
     slots, order = layout.slot[cover.home].sort(dim=1)  # window by window, in the windows' own order
     one_by_one = layout.volume >= LOOP_VOLUME and not qkv.is_cuda
     form = _one_by_one if one_by_one else _padded

@@ -161,7 +161,7 @@ def attend_windows(
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
-    count, b, _, n, _ = q.shape
+    count, b = q.shape[:2]
     q, k, v = (part.flatten(0, 1) for part in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=scale)
-    return out.transpose(1, 2).reshape(count, b, n, -1)
+    return out.transpose(1, 2).flatten(2).unflatten(0, (count, b))
