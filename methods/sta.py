@@ -1,7 +1,7 @@
 """STA: semantic-aware temporal accumulation (Ding et al., ICCV 2023, arXiv 2308.04549). Training-free pruning.
 
-Verified against the official code's outputs: same kept tokens, same order. Differs from it in one batched affinity
-and one gather instead of a loop with copies, in float32 decisions, in guards for constant activation and zero keys
+Verified against the official code's outputs: same kept tokens, same order. Differs from it in one gather
+instead of a loop with copies, in float32 decisions, in guards for constant activation and zero keys
 (official: NaN), and in deriving the temporal groups from the clip instead of a constant 8.
 
 On VideoSwin there is no official code: built from the paper's text and held against all 16 published costs (table 3).

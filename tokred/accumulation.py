@@ -93,13 +93,13 @@ def _select(
     local = [first_order[:, : g - r]]
     scores: list[Tensor] = []
     if groups > 1:
-        # Every source's distribution over the current group; a source's column does not depend on which other
-        # sources survive, so all transitions are computed at once and dropped sources get mass zero.
-        flow = (keys[:, :-1] @ keys[:, 1:].transpose(-1, -2)).softmax(dim=-1)  # (B, T-1, source, current)
         damping = 1 - activation_map(features[:, 1:])  # (B, T-1, g)
-        mass = flow.new_ones(b, g)
+        mass = keys.new_ones(b, g)
         for j in range(groups - 1):
-            accumulated = (mass[:, None] @ flow[:, j])[:, 0]
+            # Every source's distribution over the current group; dropped sources have mass zero. One transition at a
+            # time stays in the cache: all of them together are tens of megabytes on large frames.
+            flow = (keys[:, j] @ keys[:, j + 1].transpose(-1, -2)).softmax(dim=-1)  # (B, source, current)
+            accumulated = (mass[:, None] @ flow)[:, 0]
             z = {"both": accumulated * damping[:, j], "activation": damping[:, j], "accumulation": accumulated}[score]
             kept = choose(z, g - r)
             survivors = torch.zeros_like(accumulated).scatter_(1, kept, accumulated.gather(1, kept))

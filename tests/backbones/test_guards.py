@@ -83,7 +83,7 @@ def test_hooks_of_a_library_that_only_record_may_stay() -> None:
     module.register_forward_hook(lambda *_: None)
     refuse_hooks(module, "it", inert=__name__)
     with pytest.raises(Unsupported, match="has hooks"):
-        refuse_hooks(module, "it", inert="another.library")
+        refuse_hooks(module, "it", inert="other.package")
 
 
 def test_kind_is_the_full_class_name() -> None:

@@ -13,6 +13,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from tokred.backbones.positions import resample, sincos_flat, sincos_grid
+from tokred.backbones.sizes import patch_grid
 from tokred.tokens import Grid
 
 NORM_EPS = 1e-6
@@ -178,20 +179,13 @@ class VideoViT(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if height % patch_size or width % patch_size or frames % tubelet_size:
-            raise ValueError(
-                f"patch {patch_size} must divide {height}x{width} pixels "
-                f"and tubelet {tubelet_size} must divide {frames} frames"
-            )
+        self.img_size, self.grid = patch_grid(img_size, frames, patch_size, tubelet_size)
         if dim % num_heads:
             raise ValueError(f"num_heads = {num_heads} does not divide dim = {dim}")
-        self.img_size = (height, width)
         self.frames = frames
         self.in_chans = in_chans
         self.dim = dim
         self.num_classes = num_classes
-        self.grid = Grid(frames // tubelet_size, height // patch_size, width // patch_size)
         self.grad_checkpointing = False
         self.patch_embed = TubeletEmbed(patch_size, tubelet_size, in_chans, dim)
         if positions == "learned":

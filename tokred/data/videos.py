@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tokred.data.batching import ViewBatches
 from tokred.data.container import DecodeError, Note
 from tokred.data.decode import read_frames
 from tokred.data.lists import Listing
@@ -20,7 +20,7 @@ SHORT = 12  # hexadecimal digits of a digest
 _SHOWN = 5
 
 
-class VideoSource:
+class VideoSource(ViewBatches):
     """The videos of a listing, decoded, sampled, resized and cropped.
 
     Every video gives ``sampling.clips * views.crops`` rows, clip by clip, crop by crop, all with the video's index. A
@@ -56,28 +56,6 @@ class VideoSource:
                 total.update(f"{file_sha256(item.path)} {item.label}\n".encode())
             self._digest = total.hexdigest()[:SHORT]
         return self._digest
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All views in the order of the listing, ``batch_size`` at a time; the views of a video may be split."""
-        for batch in self.pixel_batches(batch_size):
-            yield Batch(self.normalise(batch.clips), batch.items, batch.labels, batch.names)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(B, 3, T, H, W) uint8 pixels to what the model takes, float32."""
-        return self.views.normalise(pixels)
-
-    def pixel_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Like `batches`, with uint8 pixels that are not normalised yet: a quarter of the memory."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size = {batch_size} must be at least 1")
-        waiting: list[tuple[int, Tensor]] = []
-        for index in range(len(self)):
-            waiting += [(index, view) for view in self.item(index)]
-            while len(waiting) >= batch_size:
-                yield self._batch(waiting[:batch_size])
-                del waiting[:batch_size]
-        if waiting:
-            yield self._batch(waiting)
 
     def item(self, index: int) -> list[Tensor]:
         """The views (3, T, H, W) uint8 of one video; none if it failed, now or before."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from tokred.data.batching import ViewBatches
 from tokred.data.pictures.collection import PictureError, Pictures
 from tokred.data.source import Batch, Failure, LabelSet
 from tokred.data.videos import SHORT
 from tokred.data.views import Views
 
 
-class PictureSource:
+class PictureSource(ViewBatches):
     """Pictures resized, cropped and normalised, one clip of one frame for each crop.
 
     A picture that cannot be used is added to ``failures`` and gives no row; the others keep their index.
@@ -48,28 +49,6 @@ class PictureSource:
     def settings(self) -> str:
         """What is made of the pictures, as text for the digest."""
         return repr(self.views)
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All views in the order of the pictures, ``batch_size`` at a time."""
-        for batch in self.pixel_batches(batch_size):
-            yield Batch(self.normalise(batch.clips), batch.items, batch.labels, batch.names)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(B, 3, T, H, W) uint8 pixels to what the model takes, float32."""
-        return self.views.normalise(pixels)
-
-    def pixel_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Like `batches`, with uint8 pixels that are not normalised yet."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size = {batch_size} must be at least 1")
-        waiting: list[tuple[int, Tensor]] = []
-        for index in range(len(self)):
-            waiting += [(index, view) for view in self.item(index)]
-            while len(waiting) >= batch_size:
-                yield self._batch(waiting[:batch_size])
-                del waiting[:batch_size]
-        if waiting:
-            yield self._batch(waiting)
 
     def item(self, index: int) -> list[Tensor]:
         """The views (3, T, H, W) uint8 of one picture; none if it failed, now or before."""
