@@ -5,46 +5,64 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tokred.run.evaluate import Predictions
+from tokred.run.evaluate import Arrays
 from tokred.run.store import CellStore, cell_id, write_atomic
 
 
 @pytest.fixture
-def predictions() -> Predictions:
+def arrays() -> Arrays:
     rng = np.random.default_rng(0)
-    return Predictions(
-        rng.normal(size=(4, 3)).astype(np.float32),
-        rng.normal(size=(4, 2)).astype(np.float32),
-        np.array([0, 0, 1, 2]),
-        {"action": np.array([1, 1, 0, 2])},
-    )
+    return {
+        "logits": rng.normal(size=(4, 3)).astype(np.float32),
+        "items": np.array([0, 0, 1, 2]),
+        "labels.action": np.array([1, 1, 0, 2]),
+    }
 
 
-def test_a_cell_comes_back_as_it_was(tmp_path, predictions) -> None:
+def test_a_cell_comes_back_as_it_was(tmp_path, arrays) -> None:
     store = CellStore(tmp_path)
-    store.write("abc", {"seconds": 1.5}, predictions)
+    store.write("abc", {"seconds": 1.5}, arrays)
     record, found = store.read("abc")
     assert record == {"seconds": 1.5}
-    for name in ("logits", "features", "items"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(predictions, name))
-    np.testing.assert_array_equal(found.labels["action"], predictions.labels["action"])
+    assert found.keys() == arrays.keys()
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(found[name], values)
+        assert found[name].dtype == values.dtype
 
 
-def test_a_missing_or_damaged_cell_is_no_cell(tmp_path, predictions) -> None:
+def test_a_failure_is_kept_until_the_cell_is_finished(tmp_path, arrays) -> None:
+    store = CellStore(tmp_path)
+    assert store.failure("abc") is None
+    store.write_failure("abc", {"reason": "out of memory"})
+    assert store.failure("abc") == {"reason": "out of memory"}
+    assert store.read("abc") is None
+    store.write("abc", {}, arrays)
+    assert store.failure("abc") is None
+
+
+def test_a_forgotten_cell_is_gone(tmp_path, arrays) -> None:
+    store = CellStore(tmp_path)
+    store.write("abc", {}, arrays)
+    store.forget("abc")
+    assert store.read("abc") is None
+    assert list(store.folder.iterdir()) == []
+
+
+def test_a_missing_or_damaged_cell_is_no_cell(tmp_path, arrays) -> None:
     store = CellStore(tmp_path)
     assert store.read("abc") is None
-    store.write("abc", {}, predictions)
-    arrays = store.folder / "abc.npz"
-    arrays.write_bytes(arrays.read_bytes()[:100])
+    store.write("abc", {}, arrays)
+    file = store.folder / "abc.npz"
+    file.write_bytes(file.read_bytes()[:100])
     assert store.read("abc") is None
-    store.write("abc", {}, predictions)
+    store.write("abc", {}, arrays)
     (store.folder / "abc.json").unlink()
     assert store.read("abc") is None
 
 
-def test_arrays_that_hold_pickles_are_refused(tmp_path, predictions) -> None:
+def test_arrays_that_hold_pickles_are_refused(tmp_path, arrays) -> None:
     store = CellStore(tmp_path)
-    store.write("abc", {}, predictions)
+    store.write("abc", {}, arrays)
     np.savez(store.folder / "abc.npz", logits=np.array([object()], dtype=object))
     assert store.read("abc") is None
 

@@ -15,25 +15,16 @@ from tokred.backbones import adapter_for
 from tokred.backbones.convert.digest import weights_digest
 from tokred.backbones.spec import BackboneInfo, BackboneSpec, backbone_info
 from tokred.backbones.zoo import create_backbone
-from tokred.data.cache import MaterialisedSource, materialise
-from tokred.data.labels import answerable
-from tokred.data.opening import open_source
+from tokred.data.cache import MaterialisedSource
 from tokred.measure.latency import LatencyRun, interleave
-from tokred.run.environment import code_digest
-from tokred.run.evaluate import one_thread, predict
+from tokred.run.cell import Cell, batch_for, parameters_digest, plain
+from tokred.run.clips import open_clips, prepare
+from tokred.run.evaluate import Predictions, predict
 from tokred.run.progress import Progress, Silent
 from tokred.run.results import Job, assemble
 from tokred.run.rows import Row, plan_rows
 from tokred.run.settings import CompareSettings
-from tokred.run.store import CellStore, cell_id, write_atomic
-
-BATCH_GMAC = 8.0
-"""Without a batch size, a batch takes about so many GMAC, and at most 8 clips: what stays in cache."""
-
-BATCH_TOKENS = 4096
-"""Of images with few tokens a batch may hold more than 8: so many tokens in all."""
-
-PREPARE_BATCH = 32
+from tokred.run.store import CellStore, write_atomic
 
 
 def compare(settings: CompareSettings, out: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -72,28 +63,15 @@ def _run(
     unreduced = rows[0].report
     assert unreduced is not None
     assert rows[0].model is not None
-    small = max(8, BATCH_TOKENS // rows[0].model.geometry.tokens)
-    batch = settings.batch_size or max(1, min(small, int(BATCH_GMAC / unreduced.gmac)))
-    weights = weights_digest(host)
-    shared = {
-        "weights": weights,
-        "backbone": settings.backbone,
-        "data": source.digest(),
-        "dtype": settings.dtype,
-        "device": settings.device,
-        "batch": batch,
-        "code": code_digest(),
-    }
+    batch = settings.batch_size or batch_for(unreduced.gmac, rows[0].model.geometry.tokens)
+    weights, data = weights_digest(host), source.digest()
     store = CellStore(out)
-    jobs = [
-        Job(row, cell_id({**shared, "reducer": row.spec, "budget": row.budget, "parameters": _parameters(row)}))
-        for row in rows
-    ]
+    jobs = [Job(row, _cell(settings, row, batch).id(weights, data, _parameters(row))) for row in rows]
     todo = []
     for job in jobs:
         found = None if settings.fresh else store.read(job.id)
         if found is not None:
-            job.seconds, job.predictions = found[0]["seconds"], found[1]
+            job.seconds, job.predictions = found[0]["seconds"], Predictions.of(found[1])
         elif job.row.model is not None:
             todo.append(job)
     kept = sum(job.predictions is not None for job in jobs)
@@ -131,34 +109,9 @@ def _run(
 
 
 def _prepare(settings: CompareSettings, spec: BackboneSpec, logits: int, say: Progress) -> MaterialisedSource:
-    """Decode or generate every clip once: all rows see the very same pixels."""
-    opened = open_source(
-        settings.data,
-        frames=spec.frames,
-        size=spec.size,
-        mean=spec.mean,
-        std=spec.std,
-        clips=settings.clips,
-        views=settings.views,
-        sampling=settings.sampling,
-        stride=settings.stride or spec.stride,
-        seed=settings.seed,
-        animate=settings.animate,
-    )
+    opened = open_clips(settings.clip_settings, spec)
     with say.phase("preparing clips", len(opened)) as advance:
-        done = 0
-
-        def count_up(items: int, total: int) -> None:
-            nonlocal done
-            advance(items - done)
-            done = items
-
-        # Many small operations: sharing each among threads costs more than it brings.
-        with one_thread():
-            source = materialise(opened, batch_size=PREPARE_BATCH, progress=count_up)
-    source.label_sets, notes = answerable(source.label_sets, spec.label_sets, logits)
-    source.notes += notes
-    return source
+        return prepare(opened, spec, logits, advance)
 
 
 def _compute(
@@ -187,15 +140,26 @@ def _compute(
         job.row.reason = f"{type(error).__name__}: {error}"
         return
     seconds = time.perf_counter() - started
-    store.write(job.id, {"reducer": job.row.spec, "budget": job.row.budget, "seconds": seconds}, predictions)
+    record = {**plain(_cell(settings, job.row, batch)), "budget": job.row.budget, "seconds": seconds}
+    store.write(job.id, record, predictions.arrays)
     job.seconds, job.predictions = seconds, predictions
 
 
+def _cell(settings: CompareSettings, row: Row, batch: int) -> Cell:
+    return Cell(
+        backbone=settings.backbone,
+        reducer=row.spec,
+        clips=settings.clip_settings,
+        checkpoint=settings.checkpoint,
+        num_classes=settings.num_classes,
+        batch=batch,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
+
+
 def _parameters(row: Row) -> str | None:
-    """Digest of a learned reducer's parameters, which its settings do not name; None where it has none."""
-    if row.model is None or not row.learned:
-        return None
-    return weights_digest(row.model.reducer)
+    return None if row.model is None else parameters_digest(row.model.reducer)
 
 
 def timing_batch(batch: int) -> int:

@@ -1,4 +1,4 @@
-"""What a model says about every clip of a source."""
+"""What a model says, or what is measured in it, for every clip of a source."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tokred.attach import Attached
 from tokred.backbones.spec import BackboneSpec
 from tokred.data.source import Batch, Source
 
 Array = np.ndarray
+Arrays = dict[str, Array]
+Measure = Callable[[Attached, Tensor], dict[str, Tensor]]
+"""From an attached model and a batch of clips as it takes them to values per clip, (B, ...) each."""
+
 Result = TypeVar("Result")
 
 
@@ -32,7 +37,29 @@ class Predictions:
     logits: Array
     features: Array
     items: Array
-    labels: dict[str, Array] = field(default_factory=dict)
+    labels: Arrays = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> Predictions:
+        """From what `collect` found with `answers`, or a store kept of it."""
+        labels = {k[len(LABELS) :]: v for k, v in arrays.items() if k.startswith(LABELS)}
+        return cls(arrays["logits"], arrays["features"], arrays["items"], labels)
+
+    @property
+    def arrays(self) -> Arrays:
+        """Under the names that `of` reads."""
+        named = {LABELS + name: values for name, values in self.labels.items()}
+        return {"logits": self.logits, "features": self.features, "items": self.items, **named}
+
+
+LABELS = "labels."
+
+
+def answers(model: Attached, clips: Tensor) -> dict[str, Tensor]:
+    """The measure that every comparison needs: logits (B, classes) and pooled features (B, C)."""
+    with torch.inference_mode():
+        found = model.run(clips)
+        return {"logits": found.logits.float(), "features": found.pooled.float()}
 
 
 def predict(
@@ -45,7 +72,24 @@ def predict(
     dtype: torch.dtype = torch.float32,
     advance: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """Run the attached model over the source in its fixed order.
+    """`collect` with `answers`."""
+    return Predictions.of(
+        collect(model, source, spec, answers, batch_size=batch_size, device=device, dtype=dtype, advance=advance)
+    )
+
+
+def collect(
+    model: Attached,
+    source: Source,
+    spec: BackboneSpec,
+    measure: Measure,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    advance: Callable[[int], None] | None = None,
+) -> Arrays:
+    """Measure the attached model on the source, in its fixed order.
 
     On a CPU with several threads each batch runs on one of them: faster than sharing every small operation, and the
     result does not depend on their number.
@@ -53,34 +97,34 @@ def predict(
     Args:
         model: attached, on ``device`` and in ``dtype``; it is put in eval mode.
         spec: how the host wants its clips.
+        measure: called for every batch; several threads may call it at a time.
         advance: called with the number of clips done, after each batch.
+    Returns:
+        What the measure found, (V, ...) for all views of all usable items; ``items`` (V,), the item of each view; the
+        labels of each label set as ``labels.NAME`` (V,).
     Raises:
         ValueError: the source gave no clip at all.
     """
     model.eval()
 
-    def run(batch: Batch) -> tuple[Array, Array]:
+    def run(batch: Batch) -> Arrays:
         model.reset()  # the clips of a batch continue no other clips
-        with torch.inference_mode():
-            found = model.run(spec.arrange(batch.clips.to(device, dtype)))
-            return found.logits.float().cpu().numpy(), found.pooled.float().cpu().numpy()
+        found = measure(model, spec.arrange(batch.clips.to(device, dtype)))
+        return {name: values.detach().cpu().numpy() for name, values in found.items()}
 
-    logits, features, items = [], [], []
-    labels: dict[str, list[Array]] = {}
+    parts: dict[str, list[Array]] = {}
     stateful = model.reducer.capabilities.stateful
     workers = torch.get_num_threads() if torch.device(device).type == "cpu" and not stateful else 1
-    for batch, (ours, pooled) in _in_order(run, source.batches(batch_size), workers):
-        logits.append(ours)
-        features.append(pooled)
-        items.append(np.asarray(batch.items, dtype=np.int64))
-        for name, values in batch.labels.items():
-            labels.setdefault(name, []).append(values.numpy())
+    for batch, found in _in_order(run, source.batches(batch_size), workers):
+        rows = {"items": np.asarray(batch.items, dtype=np.int64)}
+        rows |= {LABELS + name: values.numpy() for name, values in batch.labels.items()}
+        for name, values in (found | rows).items():
+            parts.setdefault(name, []).append(values)
         if advance is not None:
             advance(len(batch.items))
-    if not logits:
+    if not parts:
         raise ValueError(f"{source.name} gave no clip that can be used")
-    joined = {name: np.concatenate(values) for name, values in labels.items()}
-    return Predictions(np.concatenate(logits), np.concatenate(features), np.concatenate(items), joined)
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def _in_order(run: Callable[[Batch], Result], batches: Iterator[Batch], workers: int) -> Iterator[tuple[Batch, Result]]:

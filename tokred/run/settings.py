@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokred.run.clips import ClipSettings
 from tokred.run.store import cell_id
 
 
@@ -43,6 +44,11 @@ class CompareSettings:
     fresh: bool = False
     allow_untrained: bool = False
     animate: bool = False
+
+    @property
+    def clip_settings(self) -> ClipSettings:
+        """The part that says which clips."""
+        return ClipSettings(self.data, self.clips, self.views, self.sampling, self.stride, self.seed, self.animate)
 
 
 def default_out(settings: CompareSettings) -> Path:

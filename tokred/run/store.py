@@ -10,11 +10,11 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from tokred.run.evaluate import Predictions
+from tokred.run.evaluate import Arrays
 
 
 def cell_id(content: Mapping[str, Any]) -> str:
@@ -38,29 +38,49 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 class CellStore:
-    """The folder ``cells/`` of a run: ``<id>.json`` for people, ``<id>.npz`` with the predictions.
+    """The folder ``cells/`` of a run: ``<id>.json`` for people, ``<id>.npz`` with the values of every clip.
 
-    The JSON is written last, so a cell counts as finished only when it is whole.
+    The JSON is written last, so a cell counts as finished only when it is whole. A cell that failed leaves
+    ``<id>.failed.json`` with its reason, until it is finished.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "cells"
 
-    def read(self, id_: str) -> tuple[dict[str, Any], Predictions] | None:
+    def read(self, id_: str) -> tuple[dict[str, Any], Arrays] | None:
         """A finished cell; None when it is missing or cannot be read (it is then computed again)."""
         try:
             record = json.loads((self.folder / f"{id_}.json").read_text())
-            with np.load(self.folder / f"{id_}.npz", allow_pickle=False) as arrays:
-                labels = {k[len("labels.") :]: arrays[k] for k in arrays.files if k.startswith("labels.")}
-                found = Predictions(arrays["logits"], arrays["features"], arrays["items"], labels)
+            with np.load(self.folder / f"{id_}.npz", allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
-        return record, found
+        return (record, arrays) if isinstance(record, dict) else None
 
-    def write(self, id_: str, record: Mapping[str, Any], predictions: Predictions) -> None:
-        """Keep a finished cell."""
+    def write(self, id_: str, record: Mapping[str, Any], arrays: Arrays) -> None:
+        """Keep a finished cell; an earlier failure of it is forgotten."""
         buffer = io.BytesIO()
-        labels: dict[str, Any] = {f"labels.{name}": values for name, values in predictions.labels.items()}
-        np.savez(buffer, logits=predictions.logits, features=predictions.features, items=predictions.items, **labels)
+        np.savez(buffer, **cast("dict[str, Any]", arrays))
         write_atomic(self.folder / f"{id_}.npz", buffer.getvalue())
         write_atomic(self.folder / f"{id_}.json", json.dumps(record, indent=1).encode())
+        self._failed(id_).unlink(missing_ok=True)
+
+    def write_failure(self, id_: str, record: Mapping[str, Any]) -> None:
+        """Keep why a cell failed: ``reason`` in one line, ``traceback`` in full."""
+        write_atomic(self._failed(id_), json.dumps(record, indent=1).encode())
+
+    def failure(self, id_: str) -> dict[str, Any] | None:
+        """Why a cell failed when it was tried last; None when it did not."""
+        try:
+            record = json.loads(self._failed(id_).read_text())
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def forget(self, id_: str) -> None:
+        """Remove a cell, finished or failed."""
+        for path in (self.folder / f"{id_}.json", self.folder / f"{id_}.npz", self._failed(id_)):
+            path.unlink(missing_ok=True)
+
+    def _failed(self, id_: str) -> Path:
+        return self.folder / f"{id_}.failed.json"

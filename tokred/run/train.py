@@ -18,7 +18,7 @@ from tokred.data.synthetic import SyntheticActions
 from tokred.run.sanity import accuracies
 from tokred.run.train_export import TrainResult, as_stored
 from tokred.run.train_image_spec import Cifar10Spec
-from tokred.run.train_learned import load_start, parameter_groups, set_rates, write_weights
+from tokred.run.train_learned import check_trains, load_start, parameter_groups, set_rates, write_weights
 from tokred.run.train_losses import AuxHeads
 from tokred.run.train_spec import TrainSpec, load_spec, parse_spec, stage_at
 from tokred.run.train_state import TrainLog, load_checkpoint, save_checkpoint
@@ -39,6 +39,7 @@ def build_model(spec: TrainSpec) -> nn.Module:
         from tokred.registry import build
 
         model = attach(model.train(), build(spec.reducer))
+    check_trains(model, spec)
     return model
 
 

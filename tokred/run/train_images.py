@@ -145,7 +145,7 @@ class ImageEngine(StepEngine):
         with torch.enable_grad():
             extras: dict[str, Tensor] = {}
             if keep is None:
-                logits, extras = learned_forward(self.copy.model, pictures, self.teacher, [slice(None)])
+                logits, extras, _ = learned_forward(self.copy.model, pictures, self.teacher, [slice(None)])
             else:
                 logits = seen_logits(self.copy.model, pictures, keep).float()
             loss = F.cross_entropy(logits, wanted, label_smoothing=spec.optimizer.label_smoothing)

@@ -37,6 +37,7 @@ def auxiliary_loss(
     seen: Tensor,
     keep: Tensor | None,
     spec: TrainSpec,
+    carrier: Tensor | None = None,
 ) -> Tensor:
     """Losses of objectness per token, of the object's place at its tokens, and of its displacement over the clip.
 
@@ -48,6 +49,8 @@ def auxiliary_loss(
         seen: (B, P) bool, patches that show the object.
         keep: (B, K) patches that the model saw; None = all, K = P.
         spec: the recipe.
+        carrier: (B, P) int64, the token that carries each patch in the end, negative = gone; None = its own. A merged
+            token answers for all of its patches, and a patch that is gone for nothing.
     Returns:
         scalar, float32.
     """
@@ -64,14 +67,26 @@ def auxiliary_loss(
         wanted = wanted.gather(1, keep[..., None].expand(-1, -1, 5))
     wanted, here = wanted.to(tokens.device), seen.float().to(tokens.device)
     per_token = heads.token(heads.norm(tokens)).float()
-    objectness = F.binary_cross_entropy_with_logits(per_token[..., 0], here)
+    there = torch.ones_like(here)
+    if carrier is not None:
+        there = (carrier >= 0).float()
+        per_token, here = _at_patches(per_token, carrier), here * there
+    objectness = F.binary_cross_entropy_with_logits(per_token[..., 0], here, there, reduction="sum")
+    objectness = objectness / there.sum().clamp_min(1)
     error = (per_token[..., 1:] - wanted).square().mean(-1)
     at_object = (error * here).sum() / here.sum().clamp_min(1)
     whole = (heads.clip(features).float() - change.to(tokens.device)).square().mean()
     return objectness + REGRESSION_WEIGHT * (at_object + whole)
 
 
-def shape_loss(heads: AuxHeads, tokens: Tensor, scene: Scene, seen: Tensor, keep: Tensor | None) -> Tensor:
+def shape_loss(
+    heads: AuxHeads,
+    tokens: Tensor,
+    scene: Scene,
+    seen: Tensor,
+    keep: Tensor | None,
+    carrier: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy of the object's class at each token that shows it.
 
     Args:
@@ -84,5 +99,13 @@ def shape_loss(heads: AuxHeads, tokens: Tensor, scene: Scene, seen: Tensor, keep
     if keep is not None:
         seen = seen.gather(1, keep)
     here = seen.to(tokens.device)
+    if carrier is not None:
+        here = here & (carrier >= 0)
+        tokens = _at_patches(tokens, carrier)
     wanted = scene.appearance.to(tokens.device)[:, None].expand_as(seen)[here]
     return F.cross_entropy(heads.shape(heads.norm(tokens[here])).float(), wanted)
+
+
+def _at_patches(x: Tensor, carrier: Tensor) -> Tensor:
+    """What belongs to tokens (B, N, C) at the patches that they carry (B, P, C); anything where a patch is gone."""
+    return x.gather(1, carrier.clamp_min(0)[..., None].expand(-1, -1, x.shape[-1]))

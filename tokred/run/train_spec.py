@@ -96,11 +96,13 @@ class TrainSpec(Part):
     model: ModelSpec = VideoViTSpec()
     data: DataSpec = SyntheticSpec()
     reducer: str | None = Field(None, description="train with this reducer attached, e.g. 'sta:r=12'")
-    start: StartSpec | None = Field(None, description="a trained backbone that a learned reducer is trained on")
+    start: StartSpec | None = Field(None, description="a trained backbone that training starts from")
     batch_size: int = Field(32, ge=1)
     micro_batch: int = Field(8, ge=1, description="clips that one worker computes at a time; divides batch_size")
     precision: Literal["bf16", "fp32"] = "bf16"
-    attention: Literal["explicit", "fused"] = Field("explicit", description="attention kernel while training")
+    attention: Literal["explicit", "fused"] = Field(
+        "explicit", description="attention kernel while training; blocks that a reducer takes apart stay fused"
+    )
     optimizer: OptimizerSpec = OptimizerSpec()
     stages: list[StageSpec] = Field(min_length=1)
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -126,12 +128,13 @@ class TrainSpec(Part):
             if stage.frames is not None and (stage.frames % self.model.tubelet or stage.frames % 2):
                 wrong.append(f"stage {stage.name}: frames = {stage.frames} must be even and a multiple of the tubelet")
         if self.reducer is not None:
-            if any(stage.tokens < 1 or stage.aux > 0 or stage.shape > 0 for stage in self.stages):
-                wrong.append("reducer: stages of a reduced model need tokens = 1, aux = 0 and shape = 0")
-            if self.attention != "fused":
-                wrong.append("reducer: needs attention = fused, the kernel that a reduced model runs with")
-        if self.start is not None and self.reducer is None:
-            wrong.append("start: is for training a learned reducer; name one with reducer")
+            if any(stage.tokens < 1 for stage in self.stages):
+                wrong.append("reducer: stages of a reduced model need tokens = 1, for reducers need whole clips")
+            if whole and any(stage.aux > 0 or stage.shape > 0 for stage in self.stages):
+                wrong.append(
+                    "reducer: aux = 0 and shape = 0 are needed with windows, for they read the tokens of a stage that a "
+                    "reduced model does not show"
+                )
         if wrong:
             raise ValueError("; ".join(wrong))
         return self

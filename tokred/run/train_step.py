@@ -156,7 +156,8 @@ class StepEngine:
         model, smoothing = self.copy.model, self.spec.optimizer.label_smoothing
         dtype = torch.bfloat16 if self.spec.precision == "bf16" else torch.float32
         clips = scene.rendered.clips.to(self.device, dtype)
-        tokens = None
+        heads = self.copy.aux
+        tokens = carrier = None
         extras: dict[str, Tensor] = {}
         if self.spec.reducer is None and isinstance(model, VideoViT):
             tokens = model.embed(clips)
@@ -173,7 +174,12 @@ class StepEngine:
             logits = model.head(features).float()
         else:
             tasks = [slice(s.offset, s.offset + len(s.classes)) for s in self.label_sets]
-            logits, extras = learned_forward(model, clips, self.teacher, tasks)
+            wants_tokens = heads is not None and (stage.aux > 0 or stage.shape > 0)
+            logits, extras, run = learned_forward(model, clips, self.teacher, tasks, trace=wants_tokens)
+            if run is not None and wants_tokens:
+                source = run.tokens.source
+                tokens, features = run.tokens.patches, run.pooled
+                carrier = None if source is None else source - run.tokens.prefix
         total = torch.zeros((), device=self.device)
         figures = {}
         for labels, wanted in zip(self.label_sets, (scene.appearance, scene.motion), strict=True):
@@ -186,13 +192,12 @@ class StepEngine:
         for name, loss in extras.items():
             total = total + loss
             figures[f"{name}_loss"] = loss.item()
-        heads = self.copy.aux
         if stage.aux > 0 and heads is not None and tokens is not None:
-            loss = auxiliary_loss(heads, tokens, features, scene, seen, keep, self.spec)
+            loss = auxiliary_loss(heads, tokens, features, scene, seen, keep, self.spec, carrier)
             total = total + stage.aux * loss
             figures["aux_loss"] = loss.item()
         if stage.shape > 0 and heads is not None and tokens is not None:
-            loss = shape_loss(heads, tokens, scene, seen, keep)
+            loss = shape_loss(heads, tokens, scene, seen, keep, carrier)
             total = total + stage.shape * loss
             figures["shape_loss"] = loss.item()
         figures["loss"] = total.item()

@@ -1,0 +1,8 @@
+"""What can be measured in a cell, by name: values per clip, so that parts of a data set join and clips pair up."""
+
+from __future__ import annotations
+
+from tokred.run.cell import PREDICT
+from tokred.run.evaluate import Measure, answers
+
+MEASURES: dict[str, Measure] = {PREDICT: answers}
