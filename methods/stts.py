@@ -6,7 +6,7 @@ and scorers and backbone learn from the task's loss alone.
 
 Verified against the official code's outputs (MViT and VideoSwin): scores, choices, training mixtures and gradients.
 Differs from it in sums of slices instead of unfolding every square, in float32 scores in any precision, in ties that go
-to the earlier candidate and NaN that ranks lowest, in noise that depends on the clip and the trainer's step alone, and
+to the earlier candidate, in noise that depends on the clip and the trainer's step alone, and
 in frames that need not be square. On a plain ViT the places of the two stages are ours: there is no official model.
 """
 

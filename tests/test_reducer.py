@@ -220,10 +220,11 @@ def test_many_ties_go_to_the_earlier_too() -> None:
     )
 
 
-def test_nan_ranks_below_everything() -> None:
+def test_nan_is_kept_so_that_it_shows() -> None:
     nan, inf = float("nan"), float("inf")
-    keep = keep_top(tokens(1, 4, 0), torch.tensor([[nan, -inf, 0.0, inf]]), 3)
-    assert keep.index.tolist() == [[1, 2, 3]]
+    scores = torch.tensor([[nan, -inf, 0.0, inf]])
+    assert keep_top(tokens(1, 4, 0), scores, 2).index.tolist() == [[0, 3]]
+    assert keep_top(tokens(1, 4, 0), scores, 3).index.tolist() == [[0, 2, 3]]
 
 
 def test_keeping_patches_keeps_the_prefix_in_front_and_passes_groups_on() -> None:

@@ -64,6 +64,16 @@ def test_on_windows_squares_are_those_of_the_second_stage() -> None:
     )
 
 
+def test_on_windows_keep_leaves_frames_whole_until_there_is_one() -> None:
+    if len(default_backbones()) < 3:
+        pytest.skip("no windows backbone here")
+    host, _ = default_backbones()[2].build()
+    t = attach(host, STTSHeuristic()).geometry.grid.t
+    fast = attach(host, STTSHeuristic(0.5))
+    assert fast.notes == (f"{(t + 1) // 2} of {t} frames",)
+    assert "one of" in attach(host, STTSHeuristic(0.5 / t)).notes[-1], "one frame cannot give the rest"
+
+
 def test_an_image_is_one_frame_whose_square_gets_all_of_keep() -> None:
     host, _ = IMAGE.build()
     fast = attach(host, STTSHeuristic(0.5))
@@ -107,7 +117,7 @@ def test_frames_that_are_not_whole_any_more_are_refused() -> None:
         attach(host, composed)
 
 
-def test_the_best_are_in_order_ties_go_to_the_earlier_and_nan_ranks_lowest() -> None:
+def test_the_best_are_in_order_ties_go_to_the_earlier_and_nan_is_kept_so_that_it_shows() -> None:
     nan, inf = float("nan"), float("inf")
     scores = torch.tensor([[1.0, 3.0, 3.0, 3.0], [nan, 0.0, nan, -1.0], [inf, -inf, 5.0, nan]])
-    assert best(scores, 2).tolist() == [[1, 2], [1, 3], [0, 2]]
+    assert best(scores, 2).tolist() == [[1, 2], [0, 2], [0, 3]]

@@ -260,12 +260,13 @@ def keep_top(tokens: Tokens, score: Tensor, count: int, *, order: str = "positio
 
     Args:
         tokens: (B, N, C) tokens.
-        score: (B, N - prefix), higher = kept; or (B, T, S) by temporal group. NaN ranks lowest.
+        score: (B, N - prefix), higher = kept; or (B, T, S) by temporal group. NaN ranks highest: it
+            shows in the logits, where a token that is dropped would hide it.
         count: patch tokens to keep, of all or of each group.
         order: "position" or "score" (descending).
         groups: temporal groups that still hold after it; those of a (B, T, S) score hold by themselves.
     """
-    ranks = torch.nan_to_num(score.detach(), nan=float("-inf")).argsort(dim=-1, descending=True, stable=True)
+    ranks = ranked_first(score).argsort(dim=-1, descending=True, stable=True)
     ranked = ranks[..., :count]
     if order == "position":
         ranked = ranked.sort(dim=-1).values
@@ -274,6 +275,12 @@ def keep_top(tokens: Tokens, score: Tensor, count: int, *, order: str = "positio
         start = torch.arange(groups, device=score.device).mul_(size)[:, None]
         ranked = (ranked + start).flatten(1)
     return keep_patches(tokens, ranked, groups=groups)
+
+
+def ranked_first(score: Tensor) -> Tensor:
+    """Scores to sort by, with NaN where infinity is."""
+    inf = float("inf")
+    return torch.nan_to_num(score.detach(), nan=inf, posinf=inf, neginf=-inf)
 
 
 def keep_patches(tokens: Tokens, index: Tensor, *, groups: int | None = None) -> Keep:

@@ -172,16 +172,17 @@ class SemanticTokens(nn.Module):
         Args:
             frames: image tokens (B, T, rows, columns, C).
         """
-        b, t, _, _, c = frames.shape
-        image = frames.reshape(b, -1, c)
+        b, t, rows, columns, c = frames.shape
+        made = t * self.side * self.side  # said in numbers: an empty batch leaves nothing to infer them from
+        image = frames.reshape(b, t * rows * columns, c)
         start = pool_cells(frames.flatten(0, 1), self.side)  # (B * T, side * side, C)
-        x = start.reshape(b, -1, c)
+        x = start.reshape(b, made, c)
         yield x
         first, *others = cast(list[CrossLayer], list(self.layers))
         if self.keys == "window":
-            x = first(frames.flatten(0, 1)).reshape(b, -1, c)
+            x = first(frames.flatten(0, 1)).reshape(b, made, c)
         elif self.keys == "frame":
-            x = first(start, frames.flatten(0, 1).flatten(1, 2)).reshape(b, -1, c)
+            x = first(start, frames.flatten(0, 1).flatten(1, 2)).reshape(b, made, c)
         else:
             x = first(x, image)
         yield x
