@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from tokred.light import Light
 from tokred.reduction import Mask, Mix, Reduction
 from tokred.schedule import ScheduleError
 from tokred.tokens import Tokens
@@ -32,6 +33,8 @@ def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
     """
     if reduction.n_in != tokens.count:
         raise ValueError(f"the reduction was made for {reduction.n_in} tokens, there are {tokens.count}")
+    if isinstance(reduction, Light):
+        return replace(tokens, light=reduction)
     if reduction.brings_back:
         if tokens.aside is None:
             raise ValueError("the reduction brings tokens back, and none were set aside")
@@ -71,4 +74,5 @@ def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
         cover=cover,
         policy=policy,
         aside=tokens if reduction.sets_aside else tokens.aside,
+        light=None if tokens.light is None else replace(tokens.light, moved=True),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.utils.checkpoint
@@ -89,12 +90,13 @@ def recorder(records: list[tuple[Site, Reduction]]) -> Perform:
 @dataclass(frozen=True)
 class BlockCounts:
     """Tokens in the attention and in the MLP of one block, prefix included; queries that its attention runs; the grid
-    that it runs on."""
+    that it runs on; multiply-adds per sample of light paths that ran instead of the MLP."""
 
     attention: int
     mlp: int
     queries: int
     grid: Grid
+    light: int = 0
 
 
 def run_block(
@@ -131,7 +133,12 @@ def run_block(
     runner = next((action for action in actions if action.reducer.evaluates), None)
     if runner is not None:
         tokens = _evaluate(adapter, block, runner, tokens, log_size, _site(runner, depth, tokens))
-    elif log_size is None and tokens.policy is None and not any(action.reads_attention for action in actions):
+    elif (
+        log_size is None
+        and tokens.policy is None
+        and tokens.light is None
+        and not any(action.reads_attention for action in actions)
+    ):
         tokens = tokens.with_x(adapter.run(block, tokens))
     else:
         attended = adapter.attend(block, tokens, log_size)
@@ -154,13 +161,17 @@ def run_block(
     if attended is not None:
         for action in _at("after_attention", actions):
             tokens = act(action, tokens, look(action))
-        fed = adapter.feed(block, tokens.x)
-        branch = fed.branch
-        tokens = tokens.with_x(fed.x)
+        run = partial(adapter.feed, block)
+        x, branch = run(tokens.x) if tokens.light is None else tokens.light.feed(run, index, tokens.x)
+        tokens = tokens.with_x(x)
     cover = entering.cover
     single = cover is None or cover.home is not None
     counts = BlockCounts(
-        entering.count, tokens.count, entering.count if single else entering.grid.patches, entering.grid
+        entering.count,
+        tokens.fed,
+        entering.count if single else entering.grid.patches,
+        entering.grid,
+        0 if tokens.light is None else tokens.light.macs(tokens.count),
     )
     before_mlp = len(moves)
     crossed = adapter.cross(model, index, tokens)
@@ -205,6 +216,8 @@ def _evaluate(
     spec = runner.reducer.spec
     if log_size is not None or tokens.policy is not None:
         raise ScheduleError(f"{spec} runs block {site.block} itself, without masses or masks in its attention")
+    if tokens.light is not None:
+        raise ScheduleError(f"{spec} runs block {site.block} itself, so its MLP has no light path for some tokens")
     if tokens.cover is not None:
         raise ScheduleError(f"{spec} runs blocks itself, which windows over a whole grid do not allow")
     parts = adapter.token_parts(block)

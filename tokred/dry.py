@@ -180,4 +180,5 @@ def _dry_run(reducer: TokenReducer, geometry: Geometry, notes: tuple[str, ...], 
         grid=entering.grid if geometry.stages else None,
         reused=sum(part.reused(geometry, tuple(c.attention for c in counts)) for part in parts),
         grids=tuple(c.grid for c in counts) if geometry.stages else (),
+        light=tuple(c.light for c in counts) if any(c.light for c in counts) else (),
     )

@@ -41,6 +41,7 @@ class Plan:
         reused: multiply-adds per clip of blocks that take over results of an earlier step (``TokenReducer.reused``).
         grid: patch grid of the input, needed to count a hierarchical backbone; None elsewhere.
         grids: the grid that each block of a hierarchical backbone runs on; empty = those that follow from ``grid``.
+        light: multiply-adds per sample of the light paths that tokens take instead of each block's MLP; empty = none.
     """
 
     embedded: int
@@ -53,3 +54,4 @@ class Plan:
     grid: Grid | None = None
     reused: int = 0
     grids: tuple[Grid, ...] = ()
+    light: tuple[int, ...] = ()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from tokred.cover import Cover
+    from tokred.light import Light
 
 
 class Grid(NamedTuple):
@@ -58,6 +59,7 @@ class Tokens:
         policy: (B, N) float, 1 = seen by attention and pooling, 0 = masked: how learned methods drop tokens in
             training, where gradients must reach the decision. None = all seen.
         aside: tokens that a step set aside for a later one to bring back; None = none.
+        light: which tokens get a light path instead of the MLP, and which path; None = all get the MLP.
     """
 
     x: Tensor
@@ -71,6 +73,7 @@ class Tokens:
     cover: Cover | None = None
     policy: Tensor | None = None
     aside: Tokens | None = None
+    light: Light | None = None
 
     @property
     def has_class_token(self) -> bool:
@@ -86,6 +89,11 @@ class Tokens:
     def patch_count(self) -> int:
         """Number of tokens that are not prefix tokens."""
         return self.x.shape[1] - self.prefix
+
+    @property
+    def fed(self) -> int:
+        """Number of tokens that get a whole MLP, prefix included; in training all are counted."""
+        return self.count if self.light is None or self.light.order is None else self.light.whole
 
     @property
     def patches(self) -> Tensor:

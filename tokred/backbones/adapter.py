@@ -66,7 +66,9 @@ def cross_to(tokens: Tokens, x: Tensor, window: tuple[int, int, int]) -> Crossed
         raise ValueError("only tokens on a whole grid cross to another stage")
     after = cover.halved(window)
     source = None if tokens.source is None else after.carriers()
-    crossed = replace(tokens, x=x, grid=after.grid, groups=after.grid.t, size=None, source=source, cover=after)
+    crossed = replace(
+        tokens, x=x, grid=after.grid, groups=after.grid.t, size=None, source=source, cover=after, light=None
+    )
     return Crossed(crossed, Pool(cover, tokens.count, after.grid.t))
 
 

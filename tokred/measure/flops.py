@@ -41,11 +41,13 @@ def count(geometry: Geometry, plan: Plan) -> MacReport:
     blocks = tuple(
         {
             "attention": g.steps * attention_macs(g, n_attention),
-            "mlp": g.steps * 2 * g.dim * g.mlp_hidden * n_mlp,
+            "mlp": g.steps * (2 * g.dim * g.mlp_hidden * n_mlp + light),
             "norm": g.steps * _block_norm_macs(g, n_attention, n_mlp),
             "reduction": g.steps * steps,
         }
-        for n_attention, n_mlp, steps in zip(plan.attention, plan.mlp, reduction, strict=True)
+        for n_attention, n_mlp, light, steps in zip(
+            plan.attention, plan.mlp, plan.light or (0,) * g.depth, reduction, strict=True
+        )
     )
     return MacReport(
         embed=g.steps * plan.embedded * prod(g.kernel) * g.in_chans * g.dim,

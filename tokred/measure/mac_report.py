@@ -16,8 +16,9 @@ class MacReport:
 
     Args:
         embed: patch embedding.
-        blocks: one mapping per block: "attention" (qkv, both products, projection), "mlp", "norm" and "reduction"
-            (the steps of that block as the published algorithm needs them).
+        blocks: one mapping per block: "attention" (qkv, both products, projection), "mlp" (with the light paths that
+            tokens take instead), "norm" and "reduction" (the steps of that block as the published algorithm needs
+            them).
         final_norm: the last norm.
         head: the linear classifiers, and a temporal model in front of them.
         executed_reduction: multiply-adds that this implementation runs for the reduction steps.

@@ -34,7 +34,7 @@ def count_stages(geometry: Geometry, plan: Plan) -> MacReport:
         blocks.append(
             {
                 "attention": 4 * attended * stage.dim**2 + 2 * pairs * stage.dim,
-                "mlp": 2 * stage.dim * hidden * fed,
+                "mlp": 2 * stage.dim * hidden * fed + (plan.light[i] if plan.light else 0),
                 "norm": NORM_MACS_PER_ELEMENT * stage.dim * (attended + fed),
                 "reduction": sum(step.macs for step in plan.steps if step.block == i),
             }

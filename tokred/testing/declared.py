@@ -42,10 +42,11 @@ def check_declarations(case: Case) -> None:
     )
     seen = case.watch()
     shrinks = reducer.smaller_input(case.geometry) is not None
-    changed = shrinks or any(s.after.count != s.before.count for s in seen)
+    changed = shrinks or any((s.after.count, s.after.fed) != (s.before.count, s.before.fed) for s in seen)
     expect(
         changed == capabilities.changes_length,
-        f"the number of tokens to {'change' if capabilities.changes_length else 'stay'}, as changes_length="
+        f"the number of tokens, or of those with a whole MLP, to {'change' if capabilities.changes_length else 'stay'} "
+        "as changes_length="
         f"{capabilities.changes_length} declares (at {reducer.spec}; a strength, or defaults that reduce, lets the "
         "contract see it at work)",
         "another number of tokens" if changed else "the same number of tokens",
