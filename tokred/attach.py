@@ -15,7 +15,7 @@ from tokred.backbones import adapter_for
 from tokred.backbones.adapter import Adapter, Unsupported
 from tokred.backbones.verify import verify_adapter
 from tokred.compose import parts_of
-from tokred.driver import actions_of, recorder, run_blocks
+from tokred.driver import Observe, actions_of, recorder, run_blocks
 from tokred.driver import perform as perform_step
 from tokred.dry import dry_run
 from tokred.plan import Plan
@@ -83,22 +83,31 @@ class Attached(nn.Module):
         tokens = self._tokens(self.adapter.read_input(args, kwargs))
         return self.adapter.features(self.host, tokens, self._pool)
 
-    def run(self, *args: Any, trace: bool = False, record: bool = False, **kwargs: Any) -> Run:
+    def run(
+        self, *args: Any, trace: bool = False, record: bool = False, observe: Observe | None = None, **kwargs: Any
+    ) -> Run:
         """A forward that also returns its inside.
 
         Args:
             trace: follow which token carries each original patch (``tokens.source``).
             record: return each step's reduction.
+            observe: called with the index of each block and the tokens that left it, and before the first one with
+                -1 and those that enter it.
         """
         records: list[tuple[Site, Reduction]] = []
-        tokens = self._tokens(self.adapter.read_input(args, kwargs), trace=trace, records=records if record else None)
+        pixels = self.adapter.read_input(args, kwargs)
+        tokens = self._tokens(pixels, trace=trace, records=records if record else None, observe=observe)
         features = self.adapter.features(self.host, tokens, self._pool)
         logits = self.adapter.classify(self.host, features, tokens, self._pool)
         pooled = self.adapter.pooled(self.host, features, tokens, self._pool)
         return Run(logits, pooled, tokens, tuple(records))
 
     def _tokens(
-        self, pixels: Tensor, trace: bool = False, records: list[tuple[Site, Reduction]] | None = None
+        self,
+        pixels: Tensor,
+        trace: bool = False,
+        records: list[tuple[Site, Reduction]] | None = None,
+        observe: Observe | None = None,
     ) -> Tokens:
         tokens = self.adapter.embed(self.host, pixels, self._smaller)
         if trace:
@@ -108,14 +117,18 @@ class Attached(nn.Module):
         if self._seeded or (self._seeded_in_training and self.reducer.training):
             tokens = replace(tokens, sample_seed=spread(sample_seeds(pixels), tokens.x.shape[0]))
         if not self._stateful:
-            return self._blocks(tokens, records)
+            return self._blocks(tokens, records, observe)
         steps = self.adapter.steps(self.host, tokens)
         if len(steps) > 1:
             # The host runs its blocks over the clip's own time: each call is a video.
             self.reducer.reset()
-        return self.adapter.joined([self._blocks(step, records) for step in steps])
+        return self.adapter.joined([self._blocks(step, records, observe) for step in steps])
 
-    def _blocks(self, tokens: Tokens, records: list[tuple[Site, Reduction]] | None) -> Tokens:
+    def _blocks(
+        self, tokens: Tokens, records: list[tuple[Site, Reduction]] | None, observe: Observe | None
+    ) -> Tokens:
+        if observe is not None:
+            observe(-1, tokens)
         # A block that is run again in the backward pass would move state on twice.
         checkpoint = records is None and not self._stateful and self.adapter.checkpoints(self.host)
         tokens, _ = run_blocks(
@@ -126,6 +139,7 @@ class Attached(nn.Module):
             proportional=self._proportional,
             perform=perform_step if records is None else recorder(records),
             checkpoint=checkpoint,
+            observe=observe,
         )
         return tokens
 

@@ -42,6 +42,9 @@ class Action:
 
 
 Perform = Callable[[Action, Tokens, Probe, Site], tuple[Tokens, Reduction | None]]
+Observe = Callable[[int, Tokens], None]
+"""Told the index of each block and the tokens that left it."""
+
 Actions = tuple[tuple[Action, ...], ...]
 
 
@@ -195,6 +198,7 @@ def run_blocks(
     proportional: bool,
     perform: Perform = perform,
     checkpoint: bool = False,
+    observe: Observe | None = None,
 ) -> tuple[Tokens, tuple[BlockCounts, ...]]:
     """All blocks in order; see ``run_block``. With ``checkpoint`` each block is recomputed in the backward pass."""
     counts = []
@@ -206,6 +210,8 @@ def run_blocks(
         else:
             tokens, count = run_block(adapter, model, index, tokens, at, proportional, perform)
         counts.append(count)
+        if observe is not None:
+            observe(index, tokens)
     return tokens, tuple(counts)
 
 

@@ -58,7 +58,7 @@ def accuracy(logits: Tensor, labels: Tensor, items: Sequence[int], label_set: La
         ValueError: a label outside the label set, or views of one item with different labels.
     """
     scores = item_scores(logits, items, label_set)
-    truth = _labels_of_items(labels, items, label_set)
+    truth = labels_of_items(labels, items, label_set)
     correct = tuple(int(best) == truth[item] for best, item in zip(scores.top1, scores.items, strict=True))
     return Accuracy(label_set.name, wilson(sum(correct), len(correct)), scores.items, correct)
 
@@ -88,7 +88,12 @@ def compare(reduced: Accuracy, unreduced: Accuracy) -> Comparison:
     )
 
 
-def _labels_of_items(labels: Tensor, items: Sequence[int], label_set: LabelSet) -> dict[int, int]:
+def labels_of_items(labels: Tensor, items: Sequence[int], label_set: LabelSet) -> dict[int, int]:
+    """The label of each item, from those of its views.
+
+    Raises:
+        ValueError: a label outside the label set, or views of one item with different labels.
+    """
     if labels.shape != (len(items),):
         raise ValueError(f"labels must be ({len(items)},), one per view, got shape {tuple(labels.shape)}")
     truth: dict[int, int] = {}

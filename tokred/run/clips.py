@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tokred.backbones.spec import BackboneSpec
 from tokred.data.cache import MaterialisedSource, materialise
+from tokred.data.corrupt import Corrupted
 from tokred.data.labels import answerable
 from tokred.data.opening import open_source
 from tokred.data.source import Source
@@ -24,6 +25,7 @@ class ClipSettings:
         views: (clips per video, crops per clip) of real video; sampling, stride: see ``tokred.data.sampling``.
         seed: of generated clips.
         animate: turn pictures into clips.
+        corrupt: damage done to every clip, see ``tokred.data.corrupt``; None = none.
     """
 
     data: str = "synthetic"
@@ -33,6 +35,7 @@ class ClipSettings:
     stride: int | None = None
     seed: int = 0
     animate: bool = False
+    corrupt: str | None = None
 
 
 def open_clips(settings: ClipSettings, spec: BackboneSpec) -> Source:
@@ -41,7 +44,7 @@ def open_clips(settings: ClipSettings, spec: BackboneSpec) -> Source:
     Raises:
         DataError: nothing usable is there.
     """
-    return open_source(
+    source = open_source(
         settings.data,
         frames=spec.frames,
         size=spec.size,
@@ -54,6 +57,7 @@ def open_clips(settings: ClipSettings, spec: BackboneSpec) -> Source:
         seed=settings.seed,
         animate=settings.animate,
     )
+    return source if settings.corrupt is None else Corrupted(source, settings.corrupt)
 
 
 def prepare(

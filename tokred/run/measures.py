@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from tokred.measure.gradnorm import retention
+from tokred.measure.sources import carried
+from tokred.measure.trajectory import trajectory
 from tokred.run.cell import PREDICT
 from tokred.run.evaluate import Measure, answers
 
-MEASURES: dict[str, Measure] = {PREDICT: answers}
+MEASURES: dict[str, Measure] = {
+    PREDICT: answers,
+    "trajectory": trajectory,
+    "gradnorm": retention,
+    "carried": carried,
+}
