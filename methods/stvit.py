@@ -7,13 +7,16 @@ is a host of L - 2 blocks with this reducer; and in fused attention. On video, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from tokred.backbones.geometry import Geometry
+from tokred.distillation import unexplained_variance
 from tokred.generate import Recover
-from tokred.learned import SHIPPED, fresh
+from tokred.learned import SHIPPED, WHOLE, fresh
 from tokred.probe import Probe
 from tokred.reducer import Promise, Site
 from tokred.reduction import Reduction
@@ -22,6 +25,9 @@ from tokred.schedule import ScheduleError, Step
 from tokred.semantic import LAYER_SCALE, CrossLayer, run_like
 from tokred.semantic_reducer import SemanticReducer, layer_size
 from tokred.tokens import Tokens
+
+if TYPE_CHECKING:
+    from tokred.attach import Run
 
 
 @register("stvit")
@@ -109,6 +115,7 @@ class STViTR(SemanticReducer):
         weights: "shipped" (those that come with the package for the backbone, if any), a safetensors file, or none.
         layer_scale: of the new layers at the start of training.
         distill_weight: weight of the loss that pulls the logits to those of the unreduced model (ours).
+        feature_weight: weight of the loss that pulls the patches that come back to those of the unreduced model (ours).
     """
 
     status = "official code; published number"
@@ -126,11 +133,15 @@ class STViTR(SemanticReducer):
         weights: str | None = SHIPPED,
         layer_scale: float = LAYER_SCALE,
         distill_weight: float = 0.5,
+        feature_weight: float = 0.5,
     ) -> None:
         super().__init__(side, layers, centres, keys, weights, layer_scale, distill_weight)
+        if feature_weight < 0:
+            raise ScheduleError(f"feature_weight = {feature_weight} is negative: allowed is 0 or more")
         if units is not None and units < 1:
             raise ScheduleError(f"units = {units} is not a whole number of at least 1")
         self.units = units
+        self.feature_weight = feature_weight
         self.recovery = nn.ModuleList()
 
     def build(self, geometry: Geometry, host: nn.Module | None) -> None:
@@ -179,3 +190,11 @@ class STViTR(SemanticReducer):
         if step.index % 2:
             return layer_size(geometry).macs(geometry.grid.patches, tokens - geometry.prefix)
         return self.generation_macs(geometry, self.window(geometry))
+
+    def training_losses(self, student: Run, teacher: Run | None, tasks: Sequence[slice] = WHOLE) -> dict[str, Tensor]:
+        """Besides the logits', the share of the variance of the unreduced model's last patches that is missed."""
+        losses = super().training_losses(student, teacher, tasks)
+        if teacher is not None and self.feature_weight > 0:
+            missed = unexplained_variance(student.tokens.patches, teacher.tokens.patches)
+            losses["features"] = self.feature_weight * missed
+        return losses

@@ -230,6 +230,7 @@ def test_a_class_token_passes_by() -> None:
         (lambda: STViT(2, keys="all"), "keys = 'all'"),
         (lambda: STViT(2, keys="window"), "keys = window is for a backbone with windows"),
         (lambda: STViT(2, distill_weight=-1), "distill_weight = -1"),
+        (lambda: STViTR(2, feature_weight=-1), "feature_weight = -1"),
         (lambda: STViTR(2, units=0), "units = 0"),
         (lambda: STViTR(2, units=3), r"units = 3 of a backbone of 4 blocks.*allowed is 1..2"),
         (lambda: tokred.compose(TopK(0.5, at=(0,)), STViT(2)), "needs all 64 patches"),
@@ -291,13 +292,17 @@ def test_training_reaches_every_parameter_and_the_teacher_pulls_the_logits() -> 
         loud(fast)
         student, teacher = fast.run(clips, record=True), attach(host, tokred.build("none")).run(clips)
         losses = reducer.training_losses(student, teacher)
-        assert list(losses) == ["logits"]
-        losses["logits"].backward()
+        assert list(losses) == ["logits", "features"][: len(losses)]
+        assert ("features" in losses) == isinstance(reducer, STViTR), "patches that do not come back cannot be compared"
+        losses["logits"].backward(retain_graph=True)
         without = [name for name, p in reducer.named_parameters() if p.grad is None or not bool(p.grad.any())]
         assert without == []
         assert reducer.training_losses(student, None) == {}
         assert float(reducer.training_losses(teacher, teacher)["logits"].detach()) == pytest.approx(0, abs=1e-6)
     assert STViT(2, distill_weight=0).training_losses(student, teacher) == {}
+    assert STViTR(2, distill_weight=0, feature_weight=0).training_losses(student, teacher) == {}
+    thrice = STViTR(2, feature_weight=1.5).training_losses(student, teacher)["features"]
+    assert float(thrice.detach()) == pytest.approx(3 * float(losses["features"].detach()))
 
 
 def test_weights_are_written_read_and_fitted_to_another_side(tmp_path: Path) -> None:
