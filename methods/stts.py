@@ -87,7 +87,7 @@ class STTS(FramesThenSquares, LearnedReducer):
 
     Args:
         keep: share of all tokens that both stages leave together; frames get keep^(2/3), squares keep^(1/3), each
-            rounded to whole frames and rows.
+            rounded to whole frames and rows; on hosts with windows frames give all of it.
         time: instead of keep, the share of the frames, rounded down (published: 0.375 to 0.875).
         space: instead of keep, the share of each frame's tokens; the side of the square is rounded down (published:
             0.6174 to 0.863).
@@ -102,6 +102,7 @@ class STTS(FramesThenSquares, LearnedReducer):
     """
 
     status = "official code; published number"
+    published_macs = "the official scorers multiply the half that all positions share once for each of them"
     capabilities = Capabilities(
         needs=frozenset({"frames", "training_seed"}),
         trainable=True,

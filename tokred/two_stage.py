@@ -40,7 +40,8 @@ class FramesThenSquares(TokenReducer):
 
     Args:
         keep: share of all tokens that both stages leave together; frames get keep^(2/3), squares keep^(1/3), each
-            rounded to whole frames and rows. What one last frame cannot give (an image has one) the squares do.
+            rounded to whole frames and rows; on hosts with windows frames give all of it, see ``shares``. What one
+            last frame cannot give (an image has one) the squares do.
         time, space: instead of keep, the share of frames and of each frame's tokens, rounded down as in the official
             code: int(time * T) frames, squares of side int(sqrt(int(space * H * W))). One that is not given is 1.
         time_at: block before which frames go (0-based).
@@ -110,7 +111,7 @@ class FramesThenSquares(TokenReducer):
 
     def steps(self, geometry: Geometry) -> dict[int, Step]:
         time_at, space_at = self.starts(geometry)
-        time, space = self.shares(geometry.grid.t)
+        time, space = self.shares(geometry)
         cuts = {time_at: (time, 1.0), space_at: (1.0, space)}
         if time_at == space_at:
             cuts = {time_at: (time, space)}
@@ -141,7 +142,7 @@ class FramesThenSquares(TokenReducer):
     def describe(self, geometry: Geometry) -> list[str]:
         space_at = self.starts(geometry)[1]
         t, h, w = grid = geometry.stage_grid(geometry.stage_of(space_at))
-        frames, rows, columns = self.extents(grid, *self.shares(t))
+        frames, rows, columns = self.extents(grid, *self.shares(geometry))
         parts = [f"{frames} of {t} frames"] if frames < t else []
         if (rows, columns) != (h, w):
             anchors = Anchors(h, w, rows, columns)
@@ -154,15 +155,15 @@ class FramesThenSquares(TokenReducer):
             raise ScheduleError(f"{self.spec} has no strength to solve for: its time and space are given")
         return Strength("keep", 1.0, 1.0 / geometry.grid.patches, whole=False)
 
-    def shares(self, frames: int) -> tuple[float, float]:
+    def shares(self, geometry: Geometry) -> tuple[float, float]:
         """Share of the frames and share of each frame's tokens that stay, before rounding.
 
-        Args:
-            frames: temporal length T of the input.
+        Hosts with windows know relative places alone, and squares come to lie side by side: a square that follows what
+        moves takes its motion away. ``keep`` therefore cuts none there, as in the published settings.
         """
         if self.time is not None or self.space is not None:
             return self.time or 1.0, self.space or 1.0
-        time = max(self.keep**FRAMES_SHARE, 1 / frames)
+        time = max(self.keep if geometry.stages else self.keep**FRAMES_SHARE, 1 / geometry.grid.t)
         return time, self.keep / time
 
     def extents(self, grid: Grid, time: float, space: float) -> tuple[int, int, int]:

@@ -156,7 +156,7 @@ def test_training_reaches_both_scorers_and_the_host(name: str, jacobian: str) ->
     if name not in HOSTS:
         pytest.skip(f"no {name} backbone here")
     host, clips = HOSTS[name].build()
-    fast = attach(host, STTS(0.4, sigma=1.0, samples=20, jacobian=jacobian, weights=None)).train()
+    fast = attach(host, STTS(time=0.7, space=0.6, sigma=1.0, samples=20, jacobian=jacobian, weights=None)).train()
     assert isinstance(fast.reducer, STTS)
     randomised(fast.reducer)
     logits = fast(clips)
@@ -173,10 +173,10 @@ def test_windows_run_on_the_smaller_grid() -> None:
     if "windows" not in HOSTS:
         pytest.skip("no windows backbone here")
     host, clips = HOSTS["windows"].build()
-    reducer = STTSHeuristic(0.4)
+    reducer = STTSHeuristic(time=0.7, space=0.6)
     fast = attach(host, reducer).eval()
     geometry = fast.geometry
-    frames = reducer.extents(geometry.grid, *reducer.shares(geometry.grid.t))[0]
+    frames = reducer.extents(geometry.grid, *reducer.shares(geometry))[0]
     assert fast.plan is not None
     assert fast.plan.grids[0] == Grid(frames, geometry.grid.h, geometry.grid.w)
     second = fast.plan.grids[geometry.stages[0].depth]
