@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import tokred
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
 from tokred.run.train_kernels import working_copy
@@ -33,6 +36,32 @@ def test_written_out_attention_is_fused_attention(model: nn.Module, monkeypatch:
     right = torch.autograd.grad(found.square().sum(), list(copy.parameters()))
     for a, b in zip(left, right, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().max()))
+
+
+@pytest.mark.parametrize("model", models(), ids=["vit", "swin"])
+def test_blocks_that_a_reducer_leaves_whole_are_written_out_too(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = tokred.attach(model, tokred.build("sta:r=1,at=[1]"))
+    copy = working_copy(fast, "fp32", "explicit")
+    clips = torch.randn(2, 3, 4, 16, 16)
+    wanted, found = fast(clips), copy(clips)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    left = torch.autograd.grad(wanted.square().sum(), list(fast.parameters()))
+    right = torch.autograd.grad(found.square().sum(), list(copy.parameters()))
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().max()))
+    fused, calls = torch.nn.functional.scaled_dot_product_attention, []
+
+    def counted(*given: Any, **more: Any) -> Tensor:
+        calls.append(given)
+        return fused(*given, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    copy(clips)
+    written_out = len(calls)
+    fast(clips)
+    assert written_out < len(calls) - written_out
 
 
 @pytest.mark.parametrize("model", models(), ids=["vit", "swin"])

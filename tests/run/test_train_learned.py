@@ -99,6 +99,31 @@ def test_the_backbone_has_its_own_learning_rate_and_is_frozen_at_first() -> None
         assert trainee.model.reducer.step == step  # type: ignore[union-attr]
 
 
+def test_with_and_without_a_reducer_the_backbone_trains_at_the_same_rates() -> None:
+    rates = []
+    for reducer in ("sta:r=0", None):
+        spec = recipe(reducer=reducer, start=start(lr=0.5))
+        trainee = Trainee(build_model(spec), None)
+        optimizer = torch.optim.AdamW(parameter_groups(trainee, spec), lr=1.0)
+        set_rates(optimizer, 0.1, spec, 0)
+        by_place = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        rates.append([by_place[id(p)] for p in trainee.model.parameters()])
+    assert rates[0] == rates[1] == [0.05] * len(rates[0])
+
+
+def test_training_starts_from_a_file_that_a_training_wrote(tmp_path: Path) -> None:
+    made = train(
+        recipe(start=start(lr=1.0), reducer="sta:r=4"), tmp_path, threads=1, progress=False, say=lambda _: None
+    )
+    assert weights_digest(made.model.host) != weights_digest(tokred.create_backbone("videomae_vit_nano"))  # type: ignore[arg-type]
+    again = build_model(recipe(start=start(lr=1.0, weights=str(made.weights)), reducer=None))
+    assert weights_digest(again) == weights_digest(made.model.host)  # type: ignore[arg-type]
+    taught = recipe(start=start(weights=str(made.weights)))
+    teacher = teacher_for(taught, build_model(taught), torch.device("cpu"), torch.float32)
+    assert teacher is not None
+    assert weights_digest(teacher.host) == weights_digest(again)
+
+
 def test_gradients_skip_what_is_frozen_or_unused() -> None:
     a, b, c = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
     b.requires_grad_(False)
@@ -127,7 +152,7 @@ def test_the_teacher_is_the_unreduced_backbone_in_the_precision_of_the_run() -> 
     assert half is not None
     assert next(half.parameters()).dtype == torch.bfloat16
     assert teacher_for(recipe(start=start(teacher=False)), trainee.model, device, torch.float32) is None
-    assert teacher_for(spec, build_model(recipe(reducer="sta:r=4")), device, torch.float32) is None
+    assert teacher_for(spec, build_model(recipe(reducer="sta:r=4", start=start(lr=1))), device, torch.float32) is None
 
 
 def begun(changes: dict[str, Any]) -> None:
@@ -138,7 +163,10 @@ def begun(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"reducer": None}, "start: is for training a learned reducer"),
+        ({"reducer": None}, "start.lr = 0 keeps the backbone"),
+        ({"reducer": "sta:r=4"}, "start.lr = 0 keeps the backbone"),
+        ({"start": start(weights="results/none.safetensors")}, r"'results/none.safetensors' is no file"),
+        ({"start": start(weights=__file__)}, "start.weights: "),
         ({"start": start(speed=2)}, "unknown key"),
         ({"start": start(lr=-1)}, "start.lr"),
         ({"start": {"backbone": "nano"}}, "no backbone is named 'nano'"),

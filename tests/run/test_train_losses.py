@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from tokred.data.synthetic import SyntheticActions, object_share
-from tokred.run.train_losses import OBJECT_SHARE, AuxHeads, shape_loss
+from tokred.run.train_losses import OBJECT_SHARE, AuxHeads, auxiliary_loss, shape_loss
+from tokred.run.train_spec import parse_spec
 
 
 def test_the_shape_is_asked_for_at_the_objects_tokens_alone() -> None:
@@ -41,6 +44,40 @@ def test_a_share_of_the_tokens_is_matched_with_its_places() -> None:
     whole = shape_loss(heads, tokens, scene, seen, None)
     part = shape_loss(heads, tokens.gather(1, keep[..., None].expand(-1, -1, 6)), scene, seen, keep)
     torch.testing.assert_close(whole, part)
+
+
+SPEC = parse_spec(
+    {"name": "x", "data": {"size": 16, "frames": 4}, "stages": [{"name": "s", "steps": 1, "lr": [1, 1]}], "model": {}}
+)
+
+
+def test_a_reduced_model_answers_for_the_patches_that_its_tokens_carry() -> None:
+    scene = SyntheticActions(2, size=16, frames=4).scene(range(2))
+    heads, tokens, features = AuxHeads(6, 6, shape=True), torch.randn(2, 8, 6), torch.randn(2, 6)
+    seen = torch.zeros(2, 8, dtype=torch.bool)
+    seen[:, [1, 5]] = True
+
+    def losses(x: torch.Tensor, keep: torch.Tensor | None, carrier: torch.Tensor | None) -> list[float]:
+        return [
+            auxiliary_loss(heads, x, features, scene, seen, keep, SPEC, carrier).item(),
+            shape_loss(heads, x, scene, seen, keep, carrier).item(),
+        ]
+
+    everything = torch.arange(8).expand(2, -1)
+    assert losses(tokens, None, everything) == pytest.approx(losses(tokens, None, None))
+    # Dropping is the same as having seen the kept patches alone, whatever the order of the tokens.
+    keep = torch.tensor([[1, 2, 5], [0, 1, 5]])
+    kept = tokens.gather(1, keep[..., None].expand(-1, -1, 6))
+    order = torch.tensor([2, 0, 1])
+    carrier = torch.full((2, 8), -1).scatter(1, keep[:, order], torch.arange(3).expand(2, -1))
+    assert losses(kept[:, order], None, carrier) == pytest.approx(losses(kept, keep, None))
+    # A merged token answers for all of its patches as copies of it would.
+    merged = torch.tensor([0, 0, 1, 1, 2, 2, 2, 3]).expand(2, -1)
+    copies = tokens[:, :4].gather(1, merged[..., None].expand(-1, -1, 6))
+    assert losses(tokens[:, :4], None, merged) == pytest.approx(losses(copies, None, None))
+    gone = torch.full((2, 8), -1)
+    assert losses(tokens, None, gone)[1] == 0, "nothing is left to answer for"
+    assert math.isfinite(losses(tokens, None, gone)[0])
 
 
 def test_heads_without_a_shape_refuse() -> None:

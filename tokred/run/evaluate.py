@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokred.attach import Attached
 from tokred.backbones.spec import BackboneSpec
+from tokred.data.parts import aligned
 from tokred.data.source import Batch, Source
 
 Array = np.ndarray
@@ -115,7 +116,7 @@ def collect(
     parts: dict[str, list[Array]] = {}
     stateful = model.reducer.capabilities.stateful
     workers = torch.get_num_threads() if torch.device(device).type == "cpu" and not stateful else 1
-    for batch, found in _in_order(run, source.batches(batch_size), workers):
+    for batch, found in _in_order(run, aligned(source, batch_size), workers):
         rows = {"items": np.asarray(batch.items, dtype=np.int64)}
         rows |= {LABELS + name: values.numpy() for name, values in batch.labels.items()}
         for name, values in (found | rows).items():

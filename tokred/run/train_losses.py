@@ -103,7 +103,8 @@ def shape_loss(
         here = here & (carrier >= 0)
         tokens = _at_patches(tokens, carrier)
     wanted = scene.appearance.to(tokens.device)[:, None].expand_as(seen)[here]
-    return F.cross_entropy(heads.shape(heads.norm(tokens[here])).float(), wanted)
+    loss = F.cross_entropy(heads.shape(heads.norm(tokens[here])).float(), wanted, reduction="sum")
+    return loss / max(1, len(wanted))
 
 
 def _at_patches(x: Tensor, carrier: Tensor) -> Tensor:

@@ -132,8 +132,8 @@ class TrainSpec(Part):
                 wrong.append("reducer: stages of a reduced model need tokens = 1, for reducers need whole clips")
             if whole and any(stage.aux > 0 or stage.shape > 0 for stage in self.stages):
                 wrong.append(
-                    "reducer: aux = 0 and shape = 0 are needed with windows, for they read the tokens of a stage that a "
-                    "reduced model does not show"
+                    "reducer: aux = 0 and shape = 0 are needed with windows, for those losses read the tokens of a "
+                    "stage that a reduced model does not show"
                 )
         if wrong:
             raise ValueError("; ".join(wrong))

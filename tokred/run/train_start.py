@@ -12,10 +12,10 @@ class StartSpec(Part):
 
     ``backbone`` is a name whose sizes the recipe's ``model`` has. Its weights are those inside the package, or those of
     ``weights``, a file that a training wrote (a path from where the command runs). ``lr`` is the backbone's learning
-    rate relative to the stage's: 0 keeps it as it is, so that the trained reducer belongs to the backbone that everybody
-    has; DynamicViT's code takes 0.01; a recipe that trains no learned reducer needs more than 0. For the first
-    ``frozen`` steps only the reducer trains. With ``teacher`` the unchanged backbone answers too, for the distillation
-    losses of methods that have some.
+    rate relative to the stage's: 0 keeps it as it is, so that the trained reducer belongs to the backbone that
+    everybody has; DynamicViT's code takes 0.01; a recipe that trains no learned reducer needs more than 0. For the
+    first ``frozen`` steps only the reducer trains. With ``teacher`` the unchanged backbone answers too, for the
+    distillation losses of methods that have some.
     """
 
     backbone: str

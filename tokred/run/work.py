@@ -18,6 +18,8 @@ from tokred.backbones.convert.digest import weights_digest
 from tokred.backbones.spec import BackboneSpec, backbone_info
 from tokred.backbones.zoo import create_backbone
 from tokred.data.cache import MaterialisedSource
+from tokred.data.parts import part_of
+from tokred.data.source import Source
 from tokred.registry import build
 from tokred.run.cell import Cell, plain
 from tokred.run.clips import ClipSettings, open_clips, prepare
@@ -35,6 +37,7 @@ class Task:
     Args:
         id: of the cell; weights, data: the digests that went into it.
         items: (first, behind the last) item of the data that this part computes, None = all.
+        part: digest of these items alone, so that nobody has to read the others to check them.
     """
 
     id: str
@@ -42,11 +45,12 @@ class Task:
     weights: str
     data: str
     items: tuple[int, int] | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a task found: ``record`` for people, ``arrays`` (V, ...) for every clip."""
+    """What a task found: ``record`` for people, ``arrays`` (V, ...) for every clip; none for a part without clips."""
 
     task: Task
     record: dict[str, Any]
@@ -70,7 +74,7 @@ def work(task: Task, advance: Callable[[int], None] | None = None) -> Done | Fai
     started = time.perf_counter()
     try:
         arrays, notes, failures = _compute(task, advance)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Failed(task, f"{type(error).__name__}: {error}", traceback.format_exc())
     seconds = time.perf_counter() - started
     record = {**plain(task.cell), "seconds": seconds, "notes": notes, "failures": failures}
@@ -83,19 +87,21 @@ def _compute(task: Task, advance: Callable[[int], None] | None) -> tuple[Arrays,
     if weights != task.weights:
         raise ValueError(f"the weights of {cell.backbone} are not those that this run was planned with")
     source = _source(cell.clips, spec, classes, task.items)
-    if source.digest() != task.data:
+    if source.digest() != (task.data if task.part is None else task.part):
         raise ValueError(f"the clips of {cell.clips.data} are not those that this run was planned with")
     model = attach(host, build(cell.reducer))
-    arrays = collect(
-        model,
-        source,
-        spec,
-        MEASURES[cell.measure],
-        batch_size=cell.batch,
-        device=cell.device,
-        dtype=getattr(torch, cell.dtype),
-        advance=advance,
-    )
+    arrays: Arrays = {}
+    if source.rows or task.items is None:
+        arrays = collect(
+            model,
+            source,
+            spec,
+            MEASURES[cell.measure],
+            batch_size=cell.batch,
+            device=cell.device,
+            dtype=getattr(torch, cell.dtype),
+            advance=advance,
+        )
     failures = [{"path": failure.path, "reason": failure.reason} for failure in source.failures]
     return arrays, [*model.notes, *source.notes], failures
 
@@ -112,6 +118,11 @@ def _host(
     return host, info.spec, weights_digest(host), adapter_for(host).geometry(host).classes
 
 
+def opened(cell: Cell) -> Source:
+    """The clips of a cell, none decoded, as `work` opens them."""
+    return open_clips(cell.clips, _host(cell.backbone, cell.checkpoint, cell.num_classes, cell.device, cell.dtype)[1])
+
+
 _SOURCES: dict[tuple[Any, ...], MaterialisedSource] = {}
 
 
@@ -121,6 +132,6 @@ def _source(clips: ClipSettings, spec: BackboneSpec, classes: int, items: tuple[
         return _SOURCES[key]
     while len(_SOURCES) >= KEPT_SOURCES:
         _SOURCES.pop(next(iter(_SOURCES))).close()
-    opened = open_clips(clips, spec)
-    _SOURCES[key] = prepare(opened, spec, classes)
+    source = open_clips(clips, spec)
+    _SOURCES[key] = prepare(source if items is None else part_of(source, range(*items)), spec, classes)
     return _SOURCES[key]
