@@ -17,6 +17,7 @@ from tokred.backbones.geometry import Geometry
 from tokred.backbones.parts import BlockParts
 from tokred.capabilities import SITES, Capabilities, Promise, Site, SmallerInput, Strength
 from tokred.probe import Probe
+from tokred.ranking import ranking
 from tokred.reduction import Keep, Reduction
 from tokred.schedule import Schedule, ScheduleError, Step
 from tokred.settings import check_settings
@@ -33,6 +34,7 @@ __all__ = [
     "TokenReducer",
     "keep_patches",
     "keep_top",
+    "spec_value",
 ]
 
 
@@ -54,6 +56,7 @@ class TokenReducer(nn.Module, ABC):
         pool: on mean-pooling hosts, "mean" over tokens or "mass"-weighted mean.
         strength: name of the constructor argument that budgets solve for ("" = none).
         status: how far it was checked, one of ``STATUSES`` (several joined by "; "); shown by ``tokred list``.
+        published_macs: why ``macs`` says other multiply-adds than the steps run; "" = it says what they run.
         method: the name it is registered under; origin: "module:Class" or "FILE.py:Class" that it was built from
             where it is not registered. None of the three is inherited: a subclass is another method.
     """
@@ -61,6 +64,7 @@ class TokenReducer(nn.Module, ABC):
     site: ClassVar[str] = "after_block"
     strength: ClassVar[str] = ""
     status: ClassVar[str] = "not verified"
+    published_macs: ClassVar[str] = ""
     method: ClassVar[str] = ""
     origin: ClassVar[str] = ""
     evaluates: ClassVar[bool] = False
@@ -132,7 +136,7 @@ class TokenReducer(nn.Module, ABC):
         """The method and those arguments that differ from their defaults, e.g. "sta:r=64,order=BFB"."""
         parameters = inspect.signature(type(self).__init__).parameters
         changed = [
-            f"{name}={_spec_value(value)}"
+            f"{name}={spec_value(value)}"
             for name, value in self._config.items()
             if name in parameters and value != parameters[name].default
         ]
@@ -266,7 +270,7 @@ def keep_top(tokens: Tokens, score: Tensor, count: int, *, order: str = "positio
         order: "position" or "score" (descending).
         groups: temporal groups that still hold after it; those of a (B, T, S) score hold by themselves.
     """
-    ranks = ranked_first(score).argsort(dim=-1, descending=True, stable=True)
+    ranks = ranking(ranked_first(score), descending=True)
     ranked = ranks[..., :count]
     if order == "position":
         ranked = ranked.sort(dim=-1).values
@@ -291,9 +295,10 @@ def keep_patches(tokens: Tokens, index: Tensor, *, groups: int | None = None) ->
     return Keep(index, tokens.count, groups)
 
 
-def _spec_value(value: Any) -> str:
+def spec_value(value: Any) -> str:
+    """A setting as it is written in a spec, so that ``build`` reads the same value."""
     if isinstance(value, (tuple, list)):
-        return "[" + ",".join(_spec_value(v) for v in value) + "]"
+        return "[" + ",".join(spec_value(v) for v in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, float):

@@ -10,13 +10,13 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from tokred.reducer import TokenReducer
+from tokred.reducer import TokenReducer, spec_value
 
 GROUP = "tokred.methods"
 """Entry-point group of plug-ins: an entry point names a module (which registers itself) or a TokenReducer class."""
@@ -125,6 +125,24 @@ def class_or_reducer(spec: str) -> type[TokenReducer] | TokenReducer:
         return build(spec)
     cls, rest = _class_of(spec)
     return _construct(cls, parse_settings(rest, spec), spec) if rest else cls
+
+
+def with_settings(spec: str, changes: Mapping[str, Any]) -> str:
+    """A spec with settings changed or added; nothing is built.
+
+    Raises:
+        RegistryError: a composition, whose parts have settings of their own.
+    """
+    if not changes:
+        return spec
+    if len(split_outside_brackets(spec, "+")) > 1:
+        raise RegistryError(f"{spec!r} is a composition: {', '.join(changes)} may belong to any of its parts")
+    head, _, rest = spec.strip().partition(":")
+    if _is_path(head):
+        name, _, rest = rest.partition(":")
+        head = f"{head}:{name}"
+    settings = {**parse_settings(rest, spec), **changes}
+    return f"{head}:{','.join(f'{key}={spec_value(value)}' for key, value in settings.items())}"
 
 
 def _class_of(spec: str) -> tuple[type[TokenReducer], str]:

@@ -59,19 +59,19 @@ def plan_rows(
     Raises:
         RegistryError: a spec that cannot be built.
     """
-    rows = [_given(host, geometry, build(UNREDUCED))]
+    rows = [given_row(host, geometry, build(UNREDUCED))]
     names = [name for name in list_methods() if name != UNREDUCED] if specs is None else specs
     for spec in names:
         reducer = build(spec)
         if reducer.method == UNREDUCED:
             continue
-        refused = None if allow_untrained else _untrained(host, geometry, reducer)
+        refused = None if allow_untrained else untrained_row(host, geometry, reducer)
         if refused is not None:
             rows.append(refused)
         elif budgets is None and _is_set(reducer):
-            rows.append(_given(host, geometry, reducer))
+            rows.append(given_row(host, geometry, reducer))
         else:
-            rows += [_solved(host, geometry, reducer, share) for share in budgets or default_budgets(geometry)]
+            rows += [solved_row(host, geometry, reducer, share) for share in budgets or default_budgets(geometry)]
     return rows
 
 
@@ -95,7 +95,8 @@ def _is_set(reducer: TokenReducer) -> bool:
     return reducer.config.get(reducer.strength) != parameter.default or reducer.schedule.kind == "tokens"
 
 
-def _given(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row:
+def given_row(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row:
+    """A row with its settings as given; refused, with the reason, where the host cannot have the reducer."""
     row = Row(reducer.method or type(reducer).__name__, reducer.spec, learned=reducer.capabilities.trainable)
     try:
         row.model = attach(host, reducer)
@@ -108,8 +109,14 @@ def _given(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row:
     return row
 
 
-def _untrained(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row | None:
-    """A refused row where learned parameters would be random, or cannot be had; None = nothing to refuse."""
+def untrained_row(
+    host: nn.Module, geometry: Geometry, reducer: TokenReducer, permission: str = "--allow-untrained"
+) -> Row | None:
+    """A refused row where learned parameters would be random, or cannot be had; None = nothing to refuse.
+
+    Args:
+        permission: how the user says that random parameters are meant.
+    """
     if not reducer.capabilities.trainable:
         return None
     row = Row(reducer.method or type(reducer).__name__, reducer.spec, learned=True, trained=False)
@@ -123,18 +130,19 @@ def _untrained(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Ro
         return None
     row.reason = (
         f"{' and '.join(random)} has no trained weights for this backbone: train it (tokred train), give "
-        "weights=FILE.safetensors, or compare random parameters with --allow-untrained"
+        f"weights=FILE.safetensors, or compare random parameters with {permission}"
     )
     return row
 
 
-def _solved(host: nn.Module, geometry: Geometry, reducer: TokenReducer, share: float) -> Row:
+def solved_row(host: nn.Module, geometry: Geometry, reducer: TokenReducer, share: float) -> Row:
+    """A row whose strength is solved for a share of the unreduced multiply-adds; refused where none comes near."""
     name = reducer.method or type(reducer).__name__
     try:
         solution = solve(reducer, geometry, share)
     except (BudgetError, ValueError) as error:
         return Row(name, reducer.spec, share, reason=str(error))
-    row = _given(host, geometry, solution.reducer)
+    row = given_row(host, geometry, solution.reducer)
     row.budget = share
     row.notes += solution.notes
     return row

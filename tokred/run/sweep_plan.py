@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from tokred.data.source import LabelSet
 from tokred.measure.flops import MacReport
@@ -52,6 +53,9 @@ class FullCost:
         backbone: of the profile ``full``; reducer: full spec there (solved, where there is a budget).
         gmac: 1e9 multiply-adds of a clip; share: of the unreduced model; None where counts depend on the content.
         reason: why there is no number.
+        values: the values of the point in the profile ``full``, axis key -> value, without a seed: printed rows may be
+            named by them.
+        num_classes: length of the logits there, None = that of the backbone.
     """
 
     backbone: str
@@ -59,6 +63,8 @@ class FullCost:
     gmac: float | None
     share: float | None
     reason: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    num_classes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""Files of settings: read as plain values, checked by pydantic, every problem told at once with its path."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+MAX_BYTES = 1_000_000
+MAX_VALUES = 100_000
+"""A file with more than this, aliases written out, is refused: a few lines of YAML can stand for billions."""
+
+Location = tuple[int | str, ...]
+
+
+class SpecError(ValueError):
+    """A file that cannot be run; ``problems`` holds everything that is wrong, one line each."""
+
+    def __init__(self, origin: str, problems: Sequence[str]) -> None:
+        self.origin, self.problems = origin, tuple(problems)
+        super().__init__("\n".join([f"{origin}: {len(problems)} problem(s)", *(f"  {line}" for line in problems)]))
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no key twice: YAML itself would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file as nested mappings, lists and scalars.
+
+    Raises:
+        SpecError: it cannot be read, is no YAML, repeats a key, or is far too large once its aliases are written out.
+    """
+    try:
+        file = Path(path)
+        if file.stat().st_size > MAX_BYTES:
+            raise SpecError(str(path), [f"{file.stat().st_size} bytes; allowed are {MAX_BYTES}"])
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), [f"cannot be read: {' '.join(str(error).split())}"]) from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """``read_yaml`` for a text."""
+    loader = _Loader(text)
+    try:
+        content = loader.get_single_data()
+        _expand(content, [MAX_VALUES])
+    except yaml.YAMLError as error:
+        raise SpecError(origin, [f"cannot be read as YAML: {' '.join(str(error).split())}"]) from error
+    except (RecursionError, ValueError, OverflowError) as error:
+        raise SpecError(origin, [f"cannot be read as YAML: {error}"]) from error
+    finally:
+        loader.dispose()
+    return content
+
+
+def _expand(value: Any, left: list[int]) -> None:
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError(f"more than {MAX_VALUES} values, aliases written out")
+    children: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        _expand(child, left)
+
+
+def dotted(location: Location) -> str:
+    """``axes[1].reducer.r``: where something is in a file."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def did_you_mean(given: str, allowed: Collection[str]) -> str:
+    """What else the word may have been: close matches, else everything that is allowed."""
+    close = difflib.get_close_matches(given, list(allowed), n=2)
+    return f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(sorted(allowed)) or 'nothing'}"
+
+
+def explain(
+    problem: Any, model: type[BaseModel], *, whole: str, where: Callable[[Location], str] = dotted
+) -> tuple[Location, str]:
+    """One of pydantic's errors in a line, with close matches for an unknown key.
+
+    Args:
+        problem: of ``ValidationError.errors()``; model: what was validated.
+        whole: what the file is called where the problem has no place; where: how a place is written.
+    Returns:
+        The place, without the levels that only pydantic sees, and the line.
+    """
+    location, owner = _owner(model, problem["loc"])
+    named = where(location) or whole
+    if problem["type"] == "extra_forbidden":
+        return location, f"{named}: unknown key; {did_you_mean(str(location[-1]), owner)}"
+    if problem["type"] == "missing":
+        return location, f"{named}: missing"
+    given = problem["input"]
+    shown = "" if isinstance(given, (dict, BaseModel)) else f" (given: {given!r})"
+    return location, f"{named}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _owner(model: type[BaseModel], location: Location) -> tuple[Location, list[str]]:
+    """The place as the file has it (pydantic names the kind of a union as a level of its own), and the fields of the
+    part of the recipe that holds its last component."""
+    kept: list[int | str] = []
+    candidates: list[Any] = [model]
+    fields = sorted(model.model_fields)
+    for part in location:
+        found: list[Any] = []
+        parts = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        tagged = [c for c in parts if "kind" in c.model_fields and c.model_fields["kind"].default == part]
+        if len(parts) > 1 and tagged:
+            candidates = tagged
+            continue
+        fields = sorted({name for c in parts for name in c.model_fields})
+        for candidate in candidates:
+            if candidate in parts:
+                field = next((f for n, f in candidate.model_fields.items() if part in (n, f.alias)), None)
+                found += [] if field is None else _flat(field.annotation)
+            else:
+                arguments = typing.get_args(candidate)
+                found += _flat(arguments[-1]) if arguments else []
+        kept.append(part)
+        candidates = found
+    return tuple(kept), fields
+
+
+def _flat(annotation: Any) -> list[Any]:
+    """The alternatives of an annotation: the members of unions, without what is only annotated."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _flat(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [one for member in typing.get_args(annotation) for one in _flat(member)]
+    return [annotation]

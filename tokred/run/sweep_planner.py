@@ -1,0 +1,199 @@
+"""From a sweep to its planned cells: every setting checked on its host, nothing computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tokred.run.cell import Cell, batch_for
+from tokred.run.clips import ClipSettings
+from tokred.run.grid import SEED, Point, expand, length, setting
+from tokred.run.spec_file import SpecError
+from tokred.run.sweep_hosts import Checked, Hosts
+from tokred.run.sweep_plan import FullCost, Group, PlannedCell, SweepPlan
+from tokred.run.sweep_spec import BaseSpec, Settled, SweepSpec
+
+FULL = "full"
+
+
+def plan_sweep(spec: SweepSpec, profile: str | None = None, *, device: str = "cpu") -> SweepPlan:
+    """All cells of a sweep, with their ids and costs.
+
+    Args:
+        profile: by default "nano", or the file itself where it has no profiles; device: where the cells will run.
+    Raises:
+        SpecError: everything that cannot be run, each with the axis that is to blame.
+    """
+    settled = spec.settled(profile)
+    planner = _Planner(spec, settled, Hosts(), device)
+    points = expand(settled)
+    full, notes = planner.full_points()
+    cells: dict[int, list[PlannedCell]] = {}
+    # Points of one host after another: few hosts are in memory at a time.
+    for index in sorted(range(len(points)), key=lambda at: planner.host_of(points[at])):
+        point = points[index]
+        if point.excluded is not None:
+            cells[index] = [PlannedCell(point)]
+            continue
+        try:
+            cells[index] = planner.cells(point, full[index // len(settled.seeds)] if full else None)
+        except ValueError as error:
+            planner.refuse(point, str(error))
+    if planner.problems:
+        raise SpecError(spec.name, planner.told())
+    ordered = tuple(cell for index in sorted(cells) for cell in cells[index])
+    return SweepPlan(settled.profile, ordered, planner.baselines(ordered), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    where: str
+    reason: str
+    points: int = 1
+
+
+class _Planner:
+    def __init__(self, spec: SweepSpec, settled: Settled, hosts: Hosts, device: str) -> None:
+        self.spec, self.settled, self.hosts, self.device = spec, settled, hosts, device
+        self.problems: dict[str, _Problem] = {}
+
+    def host_of(self, point: Point) -> tuple[str, ...]:
+        fields, _ = setting(self.settled.base, {k: v for k, v in point.values.items() if not k.startswith("reducer")})
+        return tuple(str(fields[key]) for key in ("backbone", "checkpoint", "num_classes", "dtype"))
+
+    def cells(self, point: Point, full: Mapping[str, Any] | None) -> list[PlannedCell]:
+        """One cell per measure.
+
+        Raises:
+            ValueError: why it cannot be run.
+        """
+        checked, group, cell = self._checked(self.settled.base, point.values)
+        planned = PlannedCell(
+            point=point,
+            group=group,
+            method=checked.method,
+            budget=self._budget(point),
+            report=checked.report,
+            share=checked.share,
+            full=None if full is None else self._full(full),
+            notes=checked.notes,
+            learned=checked.learned,
+            trained=checked.trained,
+        )
+        cells = [replace(cell, measure=measure) for measure in self.settled.base.measures]
+        baseline = cell.unreduced.id(group.weights, group.data, None)
+        return [
+            replace(planned, cell=c, id=c.id(group.weights, group.data, checked.parameters), baseline=baseline)
+            for c in cells
+        ]
+
+    def _budget(self, point: Point) -> float | None:
+        return setting(self.settled.base, {k: v for k, v in point.values.items() if k == "budget"})[0]["budget"]
+
+    def _checked(self, base: BaseSpec, values: Mapping[str, Any]) -> tuple[Checked, Group, Cell]:
+        fields, reducer = setting(base, values)
+        seed = values.get(SEED, 0)
+        checked = self.hosts.check(fields, reducer, seed)
+        views = (fields["views"][0], fields["views"][1])
+        clips = ClipSettings(
+            fields["data"], fields["clips"], views, fields["sampling"], fields["stride"], seed, fields["animate"]
+        )
+        group = self.hosts.group(fields, clips)
+        cell = Cell(
+            backbone=fields["backbone"],
+            reducer=checked.reducer,
+            clips=clips,
+            checkpoint=fields["checkpoint"],
+            num_classes=fields["num_classes"],
+            batch=fields["batch_size"] or batch_for(group.gmac, group.tokens),
+            device=self.device,
+            dtype=fields["dtype"],
+        )
+        return checked, group, cell
+
+    def baselines(self, cells: tuple[PlannedCell, ...]) -> tuple[PlannedCell, ...]:
+        """The unreduced cells that others are paired with, each once."""
+        found: dict[str, PlannedCell] = {}
+        for planned in cells:
+            if planned.cell is None or planned.baseline is None or planned.baseline in found:
+                continue
+            fields = {**vars(planned.cell), "budget": None, "allow_untrained": True}
+            checked = self.hosts.check(fields, "none", 0)
+            full = planned.full
+            found[planned.baseline] = PlannedCell(
+                point=Point({}),
+                cell=planned.cell.unreduced,
+                id=planned.baseline,
+                group=planned.group,
+                baseline=planned.baseline,
+                method=checked.method,
+                report=checked.report,
+                share=checked.share,
+                full=None if full is None else self.hosts.full({**fields, **self._full_host(full)}, "none"),
+                notes=checked.notes,
+            )
+        return tuple(found.values())
+
+    def _full_host(self, full: FullCost) -> dict[str, Any]:
+        return {"backbone": full.backbone, "num_classes": full.num_classes}
+
+    def full_points(self) -> tuple[list[Mapping[str, Any]], list[str]]:
+        """For each combination of the axes its values in the profile ``full``, and why there are none."""
+        if FULL not in self.spec.profiles:
+            return [], []
+        full = self.spec.settled(FULL)
+        if [length(axis) for axis in full.axes] != [length(axis) for axis in self.settled.axes]:
+            return [], ["no costs at full size: the axes of the profile full have other numbers of values"]
+        return [point.values for point in expand(replace(full, seeds=(0,)))], []
+
+    def _full(self, values: Mapping[str, Any]) -> FullCost:
+        try:
+            fields, reducer = setting(self.spec.settled(FULL).base, values)
+        except ValueError as error:
+            return FullCost("", "", None, None, reason=str(error), values=dict(values))
+        return replace(self.hosts.full(fields, reducer), values={k: v for k, v in values.items() if k != SEED})
+
+    def refuse(self, point: Point, reason: str) -> None:
+        """Remember why a point cannot be run, once for each setting that is to blame."""
+        where = " with ".join(self._blamed(point, reason)) or "base"
+        known = self.problems.get(where)
+        self.problems[where] = _Problem(where, reason) if known is None else replace(known, points=known.points + 1)
+
+    def told(self) -> list[str]:
+        """The problems in the order of their places."""
+        more = {problem.where: f" (in {problem.points} points)" for problem in self.problems.values()}
+        return [
+            f"{problem.where}: {problem.reason}{more[problem.where] if problem.points > 1 else ''}"
+            for problem in sorted(self.problems.values(), key=lambda problem: problem.where)
+        ]
+
+    def _blamed(self, point: Point, reason: str) -> list[str]:
+        """The settings without which the error vanishes; those without which it is another one, where there are
+        none."""
+        if self._error({SEED: point.values[SEED]}) == reason:
+            return []
+        alone, other = [], []
+        for where, key in self._keys():
+            left = self._error({k: v for k, v in point.values.items() if k != key})
+            named = f"{where}.{key}: {point.values[key]}"
+            if left is None:
+                alone.append(named)
+            elif left != reason:
+                other.append(named)
+        return alone or other
+
+    def _error(self, values: Mapping[str, Any]) -> str | None:
+        try:
+            self._checked(self.settled.base, values)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _keys(self) -> Iterator[tuple[str, str]]:
+        """Every axis key with the place of its axis in the file."""
+        own = self.spec.profiles[self.settled.profile].axes if self.settled.profile else []
+        for place, axis in enumerate(self.settled.axes):
+            inside = place < len(own) and own[place]
+            where = f"profiles.{self.settled.profile}.axes[{place}]" if inside else f"axes[{place}]"
+            yield from ((where, key) for key in axis)
