@@ -18,7 +18,8 @@ class Items(ViewBatches):
         self.counts = views
         self.views = Views((2, 2), (0.5,) * 3, (0.25,) * 3)
 
-    def __len__(self) -> int:
+    @property
+    def total(self) -> int:
         return len(self.counts)
 
     def item(self, index: int) -> list[Tensor]:

@@ -15,10 +15,22 @@ class ViewBatches(ABC):
     """What sources of real pictures and videos share: their views, in order, so many at a time."""
 
     views: Views
+    only: range | None = None
+    """Of a part: its items, among ``total``."""
 
+    @property
     @abstractmethod
+    def total(self) -> int:
+        """Number of items of the whole set, unusable ones included."""
+
+    @property
+    def items(self) -> range:
+        """The numbers of the items."""
+        return range(self.total) if self.only is None else self.only
+
     def __len__(self) -> int:
         """Number of items, unusable ones included."""
+        return len(self.items)
 
     @abstractmethod
     def item(self, index: int) -> list[Tensor]:
@@ -42,7 +54,7 @@ class ViewBatches(ABC):
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size} must be at least 1")
         waiting: list[tuple[int, Tensor]] = []
-        for index in range(len(self)):
+        for index in self.items:
             waiting += [(index, view) for view in self.item(index)]
             while len(waiting) >= batch_size:
                 yield self._batch(waiting[:batch_size])

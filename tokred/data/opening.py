@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tokred.data.lists import LIST_SUFFIXES, VIDEO_SUFFIXES, DataError, Item, Listing, read_list, scan_folder, thinned
+from tokred.data.parts import wrapped_part
 from tokred.data.pictures.finding import close_by
 from tokred.data.pictures.opening import SOURCES, is_pictures, open_pictures
 from tokred.data.sampling import Sampling
@@ -156,6 +157,10 @@ class Renormalised:
     def __len__(self) -> int:
         """Number of items."""
         return len(self._source)
+
+    def within(self, items: range) -> Renormalised:
+        """Only these items; see ``Divisible``."""
+        return wrapped_part(self, items)
 
     def digest(self) -> str:
         """The digest of the source and the new normalisation."""

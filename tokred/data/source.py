@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -67,4 +67,16 @@ class Source(Protocol):
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The clips in a fixed order; items that fail are added to ``failures`` and never replaced."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Source, Protocol):
+    """A source that can be opened in parts, so that several machines share one data set."""
+
+    def within(self, items: range) -> Source:
+        """Only these items, under their own numbers; the others are neither read nor generated.
+
+        The part has failures and notes of its own. Its digest tells what the clips of these items are made of.
+        """
         ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from tokred.data.batching import ViewBatches
 from tokred.data.container import DecodeError, Note
 from tokred.data.decode import read_frames
 from tokred.data.lists import Listing
+from tokred.data.parts import check_part
 from tokred.data.sampling import Sampling
 from tokred.data.source import Batch, Failure, LabelSet
 from tokred.data.views import Views
@@ -44,15 +47,24 @@ class VideoSource(ViewBatches):
         self._remarks: dict[str, dict[str, str]] = {}
         self._digest: str | None = None
 
-    def __len__(self) -> int:
-        """Number of videos, unusable ones included."""
+    @property
+    def total(self) -> int:
         return len(self.listing.items)
+
+    def within(self, items: range) -> VideoSource:
+        """Only these videos; see ``Divisible``."""
+        part = copy.copy(self)
+        part.only = check_part(items, self.total)
+        part.failures, part.notes, part._failed, part._remarks = [], list(self.listing.notes), set(), {}
+        part._digest = None
+        return part
 
     def digest(self) -> str:
         """Short hash of the files' contents, their order and labels, the sampling and the views."""
         if self._digest is None:
             total = hashlib.sha256(repr((self.sampling, self.views)).encode())
-            for item in self.listing.items:
+            for index in self.items:
+                item = self.listing.items[index]
                 total.update(f"{file_sha256(item.path)} {item.label}\n".encode())
             self._digest = total.hexdigest()[:SHORT]
         return self._digest
@@ -102,11 +114,18 @@ class VideoSource(ViewBatches):
 
 def file_sha256(path: Path) -> str:
     """Hash of a file's contents, or in words why there is none."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        state = path.stat()
+        return _sha256(path.absolute(), state.st_size, state.st_mtime_ns)
     except OSError as error:
         return f"unreadable: {type(error).__name__}"
+
+
+@lru_cache(maxsize=1 << 17)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Read once per process: the whole and its parts ask for the same files."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

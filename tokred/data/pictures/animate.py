@@ -52,6 +52,11 @@ class AnimatedSource(PictureSource):
         self.label_sets = (*pictures.label_sets, LabelSet(MOTION, MOTIONS, offset=len(pictures.classes)))
         self.notes.append(f"animated: {' and '.join(kinds)} in turns, seed {seed}")
 
+    @property
+    def _sources(self) -> range:
+        """A background may be any picture of the set, also of a part."""
+        return range(self.total)
+
     def settings(self) -> str:
         """What is made of the pictures, as text for the digest."""
         return repr((VERSION, self.views, self.frames, self.seed, self.kinds))
@@ -87,7 +92,7 @@ class AnimatedSource(PictureSource):
 
     def _ground(self, index: int, generator: torch.Generator) -> Tensor:
         """Another picture, chosen by the clip's stream; broken ones are passed over."""
-        for place in torch.randint(len(self), (TRIES,), generator=generator).tolist():
+        for place in torch.randint(self.total, (TRIES,), generator=generator).tolist():
             if place != index:
                 try:
                     return self._picture(place)

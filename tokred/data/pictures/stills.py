@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tokred.data.batching import ViewBatches
+from tokred.data.parts import check_part
 from tokred.data.pictures.collection import PictureError, Pictures
 from tokred.data.source import Batch, Failure, LabelSet
 from tokred.data.videos import SHORT
@@ -33,18 +35,30 @@ class PictureSource(ViewBatches):
         self._failed: set[int] = set()
         self._digest: str | None = None
 
-    def __len__(self) -> int:
-        """Number of pictures, unusable ones included."""
+    @property
+    def total(self) -> int:
         return len(self.pictures)
+
+    def within(self, items: range) -> PictureSource:
+        """Only these pictures; see ``Divisible``."""
+        part = copy.copy(self)
+        part.only = check_part(items, self.total)
+        part.failures, part.notes, part._failed, part._digest = [], list(self.notes), set(), None
+        return part
 
     def digest(self) -> str:
         """Short hash of the pictures' contents, their order and labels, and what is made of them."""
         if self._digest is None:
             total = hashlib.sha256(self.settings().encode())
-            for index in range(len(self)):
+            for index in self._sources:
                 total.update(f"{self.pictures.sha256(index)}\n".encode())
             self._digest = total.hexdigest()[:SHORT]
         return self._digest
+
+    @property
+    def _sources(self) -> range:
+        """The pictures that the clips are made of."""
+        return self.items
 
     def settings(self) -> str:
         """What is made of the pictures, as text for the digest."""

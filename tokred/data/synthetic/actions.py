@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokred.data.parts import check_part
 from tokred.data.source import Batch, Failure, LabelSet
 from tokred.data.synthetic.motion import MOTIONS
 from tokred.data.synthetic.render import Rendered, draw, render, stream_seed
@@ -91,8 +93,21 @@ class SyntheticActions:
         self.failures: list[Failure] = []
         self.notes: list[str] = [] if hold else ["hold is off: tubelets of two frames show part of the motion"]
 
+        self.only: range | None = None
+
     def __len__(self) -> int:
-        return self.clips
+        return len(self.items)
+
+    @property
+    def items(self) -> range:
+        """The numbers of the clips."""
+        return range(self.clips) if self.only is None else self.only
+
+    def within(self, items: range) -> SyntheticActions:
+        """Only these clips; see ``Divisible``. Its digest is that of the whole set: the clips follow from it."""
+        part = copy.copy(self)
+        part.only, part.failures, part.notes = check_part(items, self.clips), [], list(self.notes)
+        return part
 
     def digest(self) -> str:
         """Short hash of the generator's version and settings."""
@@ -126,8 +141,8 @@ class SyntheticActions:
         """All clips in order of their index."""
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size} must be at least 1")
-        for start in range(0, self.clips, batch_size):
-            items = list(range(start, min(start + batch_size, self.clips)))
+        for start in range(0, len(self), batch_size):
+            items = list(self.items[start : start + batch_size])
             scene = self.scene(items)
             labels = {"appearance": scene.appearance, "motion": scene.motion}
             names = [
