@@ -52,6 +52,7 @@ def test_values_of_the_declared_kind_pass(settings: dict[str, Any]) -> None:
         ({"r": True}, r"r = True is not a whole number"),
         ({"r": (1, "2")}, r"r = \(1, '2'\) is not a whole number or a list of whole numbers"),
         ({"keep": "half"}, r"keep = 'half' is not a number or none"),
+        ({"keep": float("nan")}, r"keep = nan is not a number or none"),
         ({"keep": False}, r"keep = False is not a number or none"),
         ({"fuse": "no"}, r"fuse = 'no' is not true or false"),
         ({"fuse": 1}, r"fuse = 1 is not true or false"),

@@ -119,6 +119,8 @@ def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None,
     """
     if not reducer.capabilities.static_counts:
         raise ScheduleError(f"{reducer.spec}: token counts depend on the content; measure them on clips")
+    if "class_token" in reducer.capabilities.needs and not geometry.has_class_token:
+        raise ScheduleError(f"{reducer.spec} needs a class token; this backbone has none")
     if grid is not None:
         geometry = replace(geometry, grid=grid)
     notes = tuple(reducer.check(geometry))

@@ -49,7 +49,7 @@ def _fits(value: Any, hint: Any) -> bool:
             return all(_fits(one, inner[0]) for one in value)
         return len(value) == len(inner) and all(map(_fits, value, inner))
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # NaN is no number
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):

@@ -62,6 +62,11 @@ class MaterialisedSource:
         """Number of stored clips, over all items and views."""
         return len(self._items)
 
+    def name_of(self, item: int) -> str:
+        """What an item is called in reports: its path where it has one."""
+        row = self._items.index(item)
+        return self._names[row] if row < len(self._names) and self._names[row] else f"item {item}"
+
     @property
     def nbytes(self) -> int:
         """Bytes of the stored clips."""

@@ -14,6 +14,7 @@ from tokred.backbones.spec import BackboneInfo
 from tokred.data.cache import MaterialisedSource
 from tokred.data.source import Failure, LabelSet
 from tokred.measure.latency import LatencyRun
+from tokred.run.broken import broken_items, unusable, why_broken, without
 from tokred.run.environment import environment
 from tokred.run.evaluate import Predictions
 from tokred.run.rows import Row, default_budgets
@@ -55,6 +56,7 @@ def assemble(
     first = jobs[0].row
     assert first.report is not None
     assert first.model is not None
+    left_out = _finite_only(jobs, source)
     results = {
         "schema": 1,
         "kind": "compare",
@@ -80,7 +82,7 @@ def assemble(
             "items": len(source),
             "clips": source.rows,
             "label_sets": [{"name": s.name, "classes": list(s.classes)} for s in source.label_sets],
-            "failures": [{"path": f.path, "reason": f.reason} for f in source.failures],
+            "failures": [{"path": f.path, "reason": f.reason} for f in [*source.failures, *left_out]],
             "notes": list(source.notes),
         },
         "settings": {
@@ -96,7 +98,7 @@ def assemble(
         },
         "rows": _rows(jobs, timings, source, timed, info.spec.label_sets),
     }
-    found = _plain(results)
+    found = plain_values(results)
     assert isinstance(found, dict)
     return found
 
@@ -111,6 +113,32 @@ def failures_of(results: dict[str, Any], *, asked_for: bool) -> list[Failure]:
     bad = ("failed", "refused") if asked_for else ("failed",)
     rows = [Failure(r["reducer"], r["reason"]) for r in results["rows"] if r["status"] in bad]
     return items + rows
+
+
+def _finite_only(jobs: list[Job], source: MaterialisedSource) -> list[Failure]:
+    """Leave out clips that the unreduced model has no finite answer to, for all rows alike: rows are paired. A row that
+    is not finite on the others has failed; the cells keep what was computed.
+
+    Returns:
+        The clips left out, each with the reason.
+    """
+    unreduced = jobs[0].predictions
+    if unreduced is None:
+        return []
+    broken = broken_items(unreduced)
+    everything = len(broken) == len(set(unreduced.items.tolist()))
+    for job in jobs:
+        if job.predictions is None:
+            continue
+        if everything:
+            job.row.reason = "the unreduced model's answers are NaN or infinite on every clip: nothing can be compared"
+        elif broken:
+            job.predictions = without(job.predictions, broken)
+        if not everything and job.predictions is not None:
+            job.row.reason = why_broken(job.predictions, source.name_of)
+        if job.row.reason is not None:
+            job.predictions = None
+    return [] if everything else unusable(broken, source.name_of)
 
 
 def _rows(
@@ -173,12 +201,12 @@ def _status(job: Job) -> str:
     return "failed" if job.row.reason is not None else "pending"
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """The value with NaN and infinities as None, which JSON does not have."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain_values(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain_values(v) for v in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
