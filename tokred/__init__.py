@@ -15,6 +15,7 @@ from tokred.tokens import Grid, Tokens
 
 if TYPE_CHECKING:
     from tokred.backbones.zoo import create_backbone
+    from tokred.report.frames import results
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,16 +42,21 @@ __all__ = [
     "keep_top",
     "list_methods",
     "register",
+    "results",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # create_backbone reads checkpoints and testing needs hypothesis: loaded when first used, so that importing
-    # tokred stays lean.
+    # create_backbone reads checkpoints, testing needs hypothesis, results pandas: loaded when first used, so that
+    # importing tokred stays lean.
     if name == "create_backbone":
         from tokred.backbones.zoo import create_backbone
 
         return create_backbone
+    if name == "results":
+        from tokred.report.frames import results
+
+        return results
     if name == "testing":
         import importlib
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tokred.report import sweep_html
 from tokred.report.assets import CSS, JS
 from tokred.report.cards import cards
 from tokred.report.definitions import definitions, differences, legend, progress, reproduce, sentence
@@ -21,22 +22,27 @@ def page(runs: Sequence[Mapping[str, Any]], title: str | None = None) -> str:
     """Return the report as one HTML document that needs no other file.
 
     Args:
-        runs: each as read from a results.json; title: of the page, the run's own where there is one run.
+        runs: each as read from a results.json or sweep.json; title: of the page, the run's own where there is one run.
 
     Raises:
         ValueError: no run at all, or one that this version cannot read.
     """
     if not runs:
         raise ValueError("a report needs at least one run, got none")
-    views = [Run(r) for r in runs]
+    views = [None if r.get("kind") == "sweep" else Run(r) for r in runs]
+    compared = [run for run in views if run is not None]
+    sweeps = [r for r, run in zip(runs, views, strict=True) if run is None]
     # One table of styles for all runs: a method looks the same in each of them.
-    styles = styles_of(row["method"] for run in views for row in run.rows)
-    several = len(views) > 1
-    heading = clean(title or (f"{len(views)} comparisons of token reducers" if several else views[0].title))
-    body = [_overview(views, heading)] if several else []
-    for i, run in enumerate(views, 1):
-        body.append(_section(run, f"r{i}", styles, f"{i}. {run.title}" if several else heading))
-    body.append(_terms(views))
+    styles = styles_of(row["method"] for run in compared for row in run.rows)
+    several = len(runs) > 1
+    titles = [clean(r["title"]) if run is None else run.title for r, run in zip(runs, views, strict=True)]
+    kinds = f"{len(runs)} {'runs' if sweeps else 'comparisons'} of token reducers"
+    heading = clean(title or (kinds if several else titles[0]))
+    body = [_overview(runs, views, titles, heading)] if several else []
+    for i, (found, run, name) in enumerate(zip(runs, views, titles, strict=True), 1):
+        own = f"{i}. {name}" if several else heading
+        body.append(sweep_html.section(found, f"r{i}", own) if run is None else _section(run, f"r{i}", styles, own))
+    body.append(_terms(compared, sweeps))
     script = base64.b64encode(hashlib.sha256(JS.encode()).digest()).decode()
     # File names come from outside. They are escaped, and should one slip through, this forbids it to do anything.
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'"
@@ -50,14 +56,14 @@ def page(runs: Sequence[Mapping[str, Any]], title: str | None = None) -> str:
     )
 
 
-def _overview(runs: Sequence[Run], heading: str) -> str:
+def _overview(
+    runs: Sequence[Mapping[str, Any]], views: Sequence[Run | None], titles: Sequence[str], heading: str
+) -> str:
     rows = []
-    for i, run in enumerate(runs, 1):
-        done = f"{len(run.done)} of {len(run.rows)} rows" + ("" if run.complete else ", stopped before its end")
-        rows.append(
-            f'<li><a href="#r{i}">{i}. {e(run.title)}</a><br><span class="soft">{e(sentence(run))} {done}.</span></li>'
-        )
-    differ = differences(runs)
+    for i, (found, run, title) in enumerate(zip(runs, views, titles, strict=True), 1):
+        text = sweep_html.lead(found) if run is None else _state(run)
+        rows.append(f'<li><a href="#r{i}">{i}. {e(title)}</a><br><span class="soft">{e(text)}</span></li>')
+    differ = differences([run for run in views if run is not None])
     warning = (
         f'<p class="alert">These runs differ in {e(join(differ))}. Numbers of different runs are comparable only where '
         "nothing but the method differs.</p>"
@@ -66,6 +72,11 @@ def _overview(runs: Sequence[Run], heading: str) -> str:
     )
     nav = f'<nav aria-label="Runs"><ul class="plain">{"".join(rows)}</ul></nav>'
     return f"<header><h1>{e(heading)}</h1>{warning}</header>\n{nav}"
+
+
+def _state(run: Run) -> str:
+    done = f"{len(run.done)} of {len(run.rows)} rows" + ("" if run.complete else ", stopped before its end")
+    return f"{sentence(run)} {done}."
 
 
 def _section(run: Run, name: str, styles: Mapping[str, Style], heading: str) -> str:
@@ -132,9 +143,10 @@ def _failures(run: Run) -> str:
     return f'<h2>{plural(len(run.failures), "file")} could not be used</h2><ul class="plain">{items}</ul>'
 
 
-def _terms(runs: Sequence[Run]) -> str:
-    items = "".join(f"<div><dt>{e(term)}</dt><dd>{e(text)}</dd></div>" for term, text in definitions(runs))
-    css = "run" if len(runs) > 1 else "terms"
+def _terms(runs: Sequence[Run], sweeps: Sequence[Mapping[str, Any]]) -> str:
+    meanings = [*(definitions(runs) if runs else ()), *sweep_html.definitions(sweeps)]
+    items = "".join(f"<div><dt>{e(term)}</dt><dd>{e(text)}</dd></div>" for term, text in meanings)
+    css = "run" if len(runs) + len(sweeps) > 1 else "terms"
     return f'<section class="{css}"><h2>What the numbers mean</h2><dl class="terms">{items}</dl></section>'
 
 

@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokred.report.frames import sweep_frame
 from tokred.report.html import page
+from tokred.report.sweep_table import sweep_markdown
 from tokred.report.table import csv
 
 
 def write_run(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
     """Write results.csv, accuracy_gflops.png, speed.png and report.html into `folder`, each at once or not at all.
 
+    Of a sweep: results.csv, table.md, points.png, curves.png, depth.png (those that it has data for), report.html.
+
     Without labels accuracy_gflops.png shows agreement and feature distance. A picture of something that was not
     measured is not written, and one of an earlier call is removed.
 
     Args:
-        results: as read from results.json; folder: made where it is missing.
+        results: as read from results.json or sweep.json; folder: made where it is missing.
 
     Returns:
         The files that were written.
@@ -27,6 +31,8 @@ def write_run(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> lis
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if results.get("kind") == "sweep":
+        return _write_sweep(results, folder)
     files = {"results.csv": csv(results).encode("utf-8")}
     for name, draw in (("accuracy_gflops.png", plots.quality), ("speed.png", plots.speedup)):
         figure = draw(results)
@@ -35,6 +41,23 @@ def write_run(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> lis
         else:
             files[name] = canvas.png(figure)
     files["report.html"] = page([results]).encode("utf-8")
+    return [_write(folder / name, content) for name, content in files.items()]
+
+
+def _write_sweep(found: Mapping[str, Any], folder: Path) -> list[Path]:
+    from tokred.report import canvas
+    from tokred.report.sweep_plots import CAPTIONED, pictures
+
+    drawn = pictures(found)
+    for name in CAPTIONED:
+        if name not in drawn:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+    files = {
+        "results.csv": str(sweep_frame(found).to_csv(index=False, lineterminator="\n")).encode("utf-8"),
+        "table.md": sweep_markdown(found).encode("utf-8"),
+        **{f"{name}.png": canvas.png(figure) for name, figure in drawn.items()},
+        "report.html": page([found]).encode("utf-8"),
+    }
     return [_write(folder / name, content) for name, content in files.items()]
 
 

@@ -97,7 +97,14 @@ class _Planner:
         checked = self.hosts.check(fields, reducer, seed)
         views = (fields["views"][0], fields["views"][1])
         clips = ClipSettings(
-            fields["data"], fields["clips"], views, fields["sampling"], fields["stride"], seed, fields["animate"]
+            fields["data"],
+            fields["clips"],
+            views,
+            fields["sampling"],
+            fields["stride"],
+            seed,
+            fields["animate"],
+            fields["corrupt"],
         )
         group = self.hosts.group(fields, clips)
         cell = Cell(

@@ -32,6 +32,7 @@ class BaseSpec(Strict):
     sampling: Literal["dense", "uniform"] = "dense"
     stride: int | None = Field(None, ge=1)
     animate: bool = False
+    corrupt: str | None = None
     batch_size: int | None = Field(None, ge=1)
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     measures: list[str] = Field(["predict"], min_length=1)

@@ -1,0 +1,56 @@
+"""Sweeps and comparisons on one page."""
+
+from __future__ import annotations
+
+import pytest
+from sweeps import curves, over_depth, sweep
+
+from tokred.report.html import page
+from tokred.report.sweep_html import lead, section, sort_key
+
+
+def test_a_section_has_tables_pictures_effects_and_notes() -> None:
+    html = section(sweep(), "r1", "Order")
+    for part in ("<svg", "order=FBF", "✓ same sign", "left out: order=XXX", "K400 top-1, %", "tokred sweep order.yaml"):
+        assert part in html
+    assert html.count("<table") == 2
+
+
+def test_what_came_from_outside_is_escaped() -> None:
+    found = sweep(title="<script>alert(1)</script>", source='"><img src=x>')
+    found["rows"][0]["notes"] = ["<b>note</b>"]
+    html = page([found])
+    assert "<script>alert" not in html
+    assert "<img" not in html
+    assert "<b>note" not in html
+
+
+def test_several_sweeps_are_one_page_with_their_own_anchors() -> None:
+    html = page([sweep(), curves(), over_depth()])
+    assert all(f'id="r{i}"' in html for i in (1, 2, 3))
+    assert html.count("<h1>") == 4
+    assert "3 runs of token reducers" in html
+
+
+def test_an_unfinished_sweep_says_so() -> None:
+    assert "goes on from here" in section(sweep(complete=False), "r1", "x")
+    assert "goes on from here" not in section(sweep(), "r1", "x")
+
+
+def test_the_lead_says_what_was_varied_on_what() -> None:
+    assert lead(sweep()).startswith("order: 2 of 3 cells on videomae_vit_nano (0.986 GMAC), 200 clips of synthetic")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("-5.0*", "-5.0"),
+        ("49", "49.0"),
+        ("p=0.20", "0.2"),
+        ("p<0.001", "0.001"),
+        ("–", "–"),
+        ("✓ same sign", "✓ same sign"),
+    ],
+)
+def test_columns_sort_by_their_numbers(text, key) -> None:
+    assert sort_key(text) == key

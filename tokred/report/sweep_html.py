@@ -1,0 +1,137 @@
+"""A sweep as a section of a page: its tables, its pictures, what it was held against, and how to do it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokred.report.markup import e
+from tokred.report.style import marker_svg, style_of
+from tokred.report.sweep_table import describe, effects, points, remarks
+from tokred.report.text import plural, significant
+
+TERMS = {
+    "full-size GMAC": "Multiply-adds of the same setting on the published backbone and input, counted on shapes alone.",
+    "printed": """What the paper prints for this setting, on its data and backbone; its size is not to be compared with
+        ours.""",
+    "Effect": """The difference between two settings: as printed, and as measured here on the same clips. Its sign is
+        what can be held against each other.""",
+    "same sign": "Ours has the printed sign; whether it differs from zero is for the interval and p to say.",
+    "contradicts": "Ours has the other sign, and p < 0.05.",
+    "not resolved": "Ours is zero or has the other sign, but p >= 0.05: more clips would be needed.",
+}
+
+
+def section(found: Mapping[str, Any], name: str, heading: str) -> str:
+    """One sweep of a page.
+
+    Args:
+        found: as read from sweep.json; name: of its anchor, unique in the page; heading: its title.
+    """
+    parts = [f"<h1>{e(heading)}</h1>", f'<p class="lead">{e(lead(found))}</p>']
+    if created := found.get("created"):
+        parts.append(f'<p class="soft">{e(str(created).replace("T", " ").replace("+00:00", " UTC"))}</p>')
+    if not found.get("complete", True):
+        parts.append('<p class="alert">Not every point is computed; the same command goes on from here.</p>')
+    parts += [_figures(found, name), _points(found, name), _effects(found, name), _remarks(found), _facts(found)]
+    return f'<section class="run" id="{e(name)}">' + "\n".join(part for part in parts if part) + "</section>"
+
+
+def lead(found: Mapping[str, Any]) -> str:
+    """In one sentence what was varied, and on what."""
+    groups = found.get("groups") or []
+    done = sum(row["status"] == "done" for row in found["rows"])
+    on = "; ".join(
+        dict.fromkeys(
+            f"{g['backbone']} ({significant(g['gmac'])} GMAC), {plural(g['items'], g['unit'])} of {g['data']}"
+            for g in groups
+        )
+    )
+    varied = (", ".join(key.removeprefix("reducer.") for key in axis) for axis in found.get("axes") or [])
+    axes = " x ".join(varied) or "one point"
+    source = f" After {found['source']}." if found.get("source") else ""
+    return f"{axes}: {done} of {plural(len(found['rows']), 'cell')} on {on}.{source}"
+
+
+def definitions(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What the words of the tables mean, where there is any sweep."""
+    return [(term, " ".join(text.split())) for term, text in TERMS.items()] if runs else []
+
+
+def _figures(found: Mapping[str, Any], name: str) -> str:
+    from tokred.report import canvas
+    from tokred.report.sweep_plots import CAPTIONED, pictures
+
+    wide, tall = pictures(found, "wide"), pictures(found, "tall")
+    shown = []
+    for key, figure in wide.items():
+        caption = CAPTIONED[key]
+        alt = f"{caption} Every number is in the table."
+        plates = "".join(
+            f'<div class="plate {shape}">{canvas.svg(drawn, f"{name}{key}{shape[0]}", alt)}</div>'
+            for shape, drawn in (("wide", figure), ("tall", tall[key]))
+        )
+        shown.append(f"<figure>{plates}<figcaption>{e(caption)}</figcaption></figure>")
+    return "<h2>Pictures</h2>" + "\n".join(shown) if shown else ""
+
+
+def _points(found: Mapping[str, Any], name: str) -> str:
+    heads, lines = points(found)
+    rows = [row for row in found["rows"] if row["status"] != "excluded"]
+    marks = [marker_svg(style_of(row["method"])) if row.get("method") else "" for row in rows]
+    return _table(f"{name}-points", "Points", heads, lines, marks) if lines else ""
+
+
+def _effects(found: Mapping[str, Any], name: str) -> str:
+    heads, lines = effects(found)
+    if not lines:
+        return ""
+    paper = found.get("paper") or {}
+    what = " ".join(filter(None, (paper.get("metric"), f"({paper['source']})" if paper.get("source") else "")))
+    return (
+        f'{_table(f"{name}-effects", "Printed effects and ours", heads, lines)}<p class="soft">Printed: {e(what)}</p>'
+    )
+
+
+def _table(
+    anchor: str, title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], marks: Sequence[str] = ()
+) -> str:
+    head = "".join(f'<th scope="col"{" class=left" if i == 0 else ""}>{e(text)}</th>' for i, text in enumerate(heads))
+    body = []
+    for i, line in enumerate(lines):
+        mark = marks[i] if i < len(marks) else ""
+        first = f'<th scope="row" data-s="{e(line[0])}"><span>{mark}<span>{e(line[0])}</span></span></th>'
+        cells = "".join(f'<td data-s="{e(sort_key(text))}">{e(text.replace("-", "−"))}</td>' for text in line[1:])
+        body.append(f"<tr>{first}{cells}</tr>")
+    return (
+        f'<div class="results"><h2 id="{e(anchor)}">{e(title)}</h2><p class="soft hint">A click on a heading sorts.</p>'
+        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{e(anchor)}"><table class="sortable">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div></div>"
+    )
+
+
+def sort_key(text: str) -> str:
+    """What a cell is sorted by: its number where it begins with one, else its words."""
+    word = text.split(" ")[0].rstrip("*%").removeprefix("p=").removeprefix("p<")
+    try:
+        return str(float(word))
+    except ValueError:
+        return text
+
+
+def _remarks(found: Mapping[str, Any]) -> str:
+    items = "".join(f"<li>{e(line)}</li>" for line in remarks(found))
+    return f'<h2>Notes</h2><ul class="plain">{items}</ul>' if items else ""
+
+
+def _facts(found: Mapping[str, Any]) -> str:
+    known = found.get("environment") or {}
+    facts = [(key, known.get(key)) for key in ("tokred", "torch", "processor", "threads", "device", "dtype", "commit")]
+    facts += [("profile", found.get("profile")), ("seeds", ", ".join(map(str, found.get("seeds") or [])))]
+    facts += [("weights", ", ".join(dict.fromkeys(g["weights_sha"][:12] for g in found.get("groups") or [])))]
+    items = "".join(f"<div><dt>{e(k)}</dt><dd>{e(v)}</dd></div>" for k, v in facts if v)
+    command = found.get("command")
+    how = f"<p>The command of this run:</p><pre>{e(command)}</pre>" if command else ""
+    excluded = [describe(row["point"], found) for row in found["rows"] if row["status"] == "excluded"]
+    left = f"<p>{plural(len(excluded), 'point')} left out on purpose, see the notes.</p>" if excluded else ""
+    return f"<h2>How to do this again</h2>{how}{left}<dl class='facts'>{items}</dl>"

@@ -1,0 +1,166 @@
+"""A sweep on a terminal and as Markdown: its points, ours beside theirs, and the signs of the printed effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokred.report.frames import mean
+from tokred.report.text import clean, fixed, number, p_value, percent, plural
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDE = 160
+MARKS = {
+    "same sign": "✓",
+    "contradicts": "✗",
+    "not resolved": "?",
+    "printed equal": "=",
+    "not printed": "–",
+    "not computed": "–",
+}
+
+
+def print_sweep(found: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the points with their numbers, then the effects, then what went wrong."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Numbers that are cut off are worse than lines that are broken by the terminal.
+    console = console if console is not None else Console(width=max(WIDE, Console().width))
+    console.print(Text(clean(found["title"]) + (f"  ({clean(found['source'])})" if found.get("source") else "")))
+    for heads, lines in (points(found), effects(found)):
+        if not lines:
+            continue
+        table = Table(box=None, pad_edge=False, show_edge=False)
+        for place, head in enumerate(heads):
+            table.add_column(head, justify="left" if place == 0 else "right", no_wrap=True)
+        for cells in lines:
+            table.add_row(*(Text(cell) for cell in cells))
+        console.print()
+        console.print(table)
+    for remark in remarks(found):
+        console.print(Text(remark), soft_wrap=True)
+
+
+def sweep_markdown(found: Mapping[str, Any]) -> str:
+    """The same as two Markdown tables."""
+    parts = []
+    for heads, lines in (points(found), effects(found)):
+        if lines:
+            rule = ["---", *("---:" for _ in heads[1:])]
+            parts.append("\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *map(_escaped, lines))))
+    return "\n\n".join([*parts, *(f"- {line}" for line in remarks(found))]) + "\n"
+
+
+def points(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the table of points, in the order of the grid."""
+    rows = [row for row in found["rows"] if row["status"] != "excluded"]
+    labels = list(dict.fromkeys(name for row in rows for name in row.get("accuracy") or {}))
+    values = list(dict.fromkeys(name for row in rows for name in row.get("values") or {}))
+    printed = any(row.get("paper") for row in rows)
+    full = any(row.get("full_gmac") is not None for row in rows)
+    heads = ["point", "GMAC", "share"]
+    for name in labels:
+        heads += [f"{name} %", "diff"]
+    heads += values
+    if full:
+        heads += ["full-size GMAC"]
+    if printed:
+        heads += ["printed GFLOPs", "printed"]
+    lines = []
+    for row in rows:
+        share = number(row.get("gmac_share"))
+        line = [describe(row["point"], found), fixed(row.get("gmac"), 3), percent(share, 0)]
+        for name in labels:
+            numbers = (row.get("accuracy") or {}).get(name) or {}
+            star = "*" if (number(numbers.get("p")) or 1.0) < 0.05 else ""
+            line += [percent(numbers.get("top1")), percent(numbers.get("diff"), 1, sign=True) + star]
+        line += [fixed(mean(((row.get("values") or {}).get(name) or {}).get("value")), 3) for name in values]
+        paper = row.get("paper") or {}
+        if full:
+            line += [fixed(row.get("full_gmac"), 1)]
+        if printed:
+            line += [fixed(paper.get("gflops"), 1), fixed(paper.get("value"), 2)]
+        lines.append(line if row["status"] == "done" else [*line[:1], row["status"], *line[2:]])
+    return heads, lines
+
+
+def effects(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the table of printed effects."""
+    heads = ["effect", "printed", "measured on", "ours", "95 % interval", "p", "verdict"]
+    lines = []
+    for effect in found.get("effects") or []:
+        shares = effect["label"] in _label_sets(found)
+        scale, digits = (100.0, 1) if shares else (1.0, 3)
+        low, high = (number(effect.get(end)) for end in ("low", "high"))
+        lines.append(
+            [
+                f"{describe(effect['from'], found)} → {describe(effect['to'], found)}",
+                fixed(effect["paper"], 2, sign=True),
+                clean(effect["label"] or "–"),
+                fixed(_scaled(effect["ours"], scale), digits, sign=True),
+                "–" if low is None or high is None else f"{low * scale:+.{digits}f} to {high * scale:+.{digits}f}",
+                p_value(effect["p"]) or "–",
+                f"{MARKS[effect['verdict']]} {effect['verdict']}",
+            ]
+        )
+    return heads, lines
+
+
+def remarks(found: Mapping[str, Any]) -> list[str]:
+    """What has to be said with the tables: excluded and failed points, notes, clips that could not be used."""
+    rows = found["rows"]
+    lines = [
+        f"left out: {describe(row['point'], found)}: {clean(row['reason'])}"
+        for row in rows
+        if row["status"] == "excluded"
+    ]
+    lines += [
+        f"failed: {describe(row['point'], found)}: {clean(row['reason'])}" for row in rows if row["status"] == "failed"
+    ]
+    waiting = sum(row["status"] == "pending" for row in rows)
+    if waiting:
+        lines.append(f"{plural(waiting, 'cell')} not computed yet")
+    seen: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.get("notes") or ():
+            seen.setdefault(clean(note), []).append(describe(row["point"], found))
+    for note, where in seen.items():
+        lines.append(f"note: {note}" + (f" ({plural(len(where), 'point')})" if len(where) > 1 else f" ({where[0]})"))
+    lost = {f["path"]: f["reason"] for row in rows for f in row.get("failures") or ()}
+    lines += [f"not used: {clean(path)}: {clean(reason)}" for path, reason in lost.items()]
+    lines += [clean(note) for note in found.get("notes") or ()]
+    return lines
+
+
+def describe(point: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """A point in words: its axis values, the seed only where there are several."""
+    seeds = found.get("seeds") or []
+    parts = [
+        f"{key.removeprefix('reducer.')}={_word(value)}" if key != "reducer" else _word(value)
+        for key, value in point.items()
+        if key != "seed" or len(seeds) > 1
+    ]
+    return clean(", ".join(parts)) or "all"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_word, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _label_sets(found: Mapping[str, Any]) -> set[str]:
+    return {name for group in found.get("groups") or () for name in group.get("label_sets") or ()}
+
+
+def _scaled(value: Any, scale: float) -> float | None:
+    given = number(value)
+    return None if given is None else given * scale
+
+
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [cell.replace("|", "\\|") for cell in cells]
