@@ -11,6 +11,7 @@ import torch
 from tokred.backbones.geometry import Geometry
 from tokred.matching import noise
 from tokred.probe import Probe
+from tokred.ranking import ranking
 from tokred.reducer import Capabilities, Site, SmallerInput, Strength, TokenReducer, keep_patches, keep_top
 from tokred.reduction import Keep, Merge
 from tokred.registry import register
@@ -88,7 +89,7 @@ class RandomMerge(TokenReducer):
         if left == n:
             return None
         assert tokens.sample_seed is not None
-        order = noise(tokens.sample_seed, n, self.seed, site.block).argsort(dim=1, stable=True)
+        order = ranking(noise(tokens.sample_seed, n, self.seed, site.block), 1)
         kept = order[:, :left].sort(dim=1).values
         target = noise(tokens.sample_seed, n, self.seed, site.block, 1) % left
         places = torch.arange(left, device=kept.device).expand_as(kept)
@@ -140,7 +141,8 @@ class TopK(TokenReducer):
     status = "baseline"
     site = "after_attention"
     strength = "keep"
-    capabilities = Capabilities(needs=frozenset({"class_row", "received"}), keeps_order=True)
+    published_macs = "with windows, row statistics are computed for all places of the grid, padding included"
+    capabilities = Capabilities(needs=frozenset({"class_row", "received"}), keeps_order=True, channel_blind=True)
 
     def __init__(self, keep: float | tuple[float, ...] = 1.0, *, at: str | tuple[int, ...] = "thirds") -> None:
         super().__init__(Schedule(at=at, keep=keep))

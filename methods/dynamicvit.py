@@ -34,6 +34,7 @@ from tokred.light import Light
 from tokred.matching import noise
 from tokred.predictor import SMALLEST, LightLayer, Predictor, gumbel_keep, ratio_loss, token_distillation
 from tokred.probe import Probe
+from tokred.ranking import ranking
 from tokred.reducer import Capabilities, Promise, Site, Strength, keep_top
 from tokred.reduction import Keep, Mask
 from tokred.registry import register
@@ -215,7 +216,7 @@ class DynamicViT(LearnedReducer):
         if left == tokens.count:
             return None
         score = torch.nan_to_num(run_wide(predictor, tokens.x)[..., 0], nan=float("-inf"))
-        order = score.argsort(dim=1, descending=True, stable=True)
+        order = ranking(score, 1, descending=True)
         return Light(self._path, cost, order, left, groups=tokens.groups)
 
     def _path(self, block: int, x: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class EViT(TokenReducer):
     status = "official code"
     site = "after_attention"
     strength = "keep"
+    published_macs = "with windows, row statistics are computed for all places of the grid, padding included"
 
     def __init__(
         self,

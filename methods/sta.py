@@ -67,6 +67,7 @@ class STA(TokenReducer):
     status = "official code; published number"
     site = "after_block"
     strength = "r"
+    published_macs = "the official code leaves dropped sources out of the affinities; here they stay, with mass zero"
 
     def __init__(
         self,

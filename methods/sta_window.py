@@ -16,6 +16,7 @@ from torch import Tensor
 from tokred.accumulation import Choose
 from tokred.backbones.geometry import Geometry
 from tokred.methods.sta import STA, Window
+from tokred.ranking import ranking
 from tokred.reducer import Promise, Site
 from tokred.registry import register
 from tokred.schedule import ScheduleError, Step
@@ -84,7 +85,7 @@ class STAWindow(STA):
 def _lowest_per_cell(score: Tensor, count: int, *, cells: Tensor, stay: tuple[int, ...]) -> Tensor:
     """Positions of the lowest scores of every cell: (B, g) -> (B, count), cell by cell; stay: see ``_staying``."""
     g = score.shape[1]
-    rank = score.argsort(dim=1, stable=True).argsort(dim=1)
+    rank = ranking(score, 1).argsort(dim=1)
     ordered = (cells * g + rank).argsort(dim=1)  # cell by cell, the lowest first
     return ordered[:, torch.tensor(stay, device=score.device)]
 

@@ -35,6 +35,7 @@ class ToMe(TokenReducer):
     status = "official code"
     site = "after_attention"
     strength = "r"
+    published_macs = "the official code compares prefix tokens, too, before it leaves them as they are"
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ class VidTLDR(TokenReducer):
     status = "official code"
     site = "after_attention"
     strength = "r"
+    published_macs = "the official code reads the saliency from an attention map that it has; here it is streamed"
     proportional = True
     capabilities = Capabilities(needs=frozenset({"entropy"}))
 

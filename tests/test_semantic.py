@@ -49,6 +49,16 @@ def test_the_published_cells() -> None:
     assert pool_cells(ramp, 4)[0, ::4, 0].tolist() == [3, 6, 10, 13]
 
 
+@pytest.mark.parametrize(("rows", "columns", "side"), [(8, 8, 4), (14, 14, 4), (5, 7, 3), (2, 3, 2)])
+def test_exported_pooling_is_the_same_bit_for_bit(
+    rows: int, columns: int, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = noise(2, rows, columns, 3)
+    pooled = pool_cells(maps, side)
+    monkeypatch.setattr("tokred.semantic.is_exporting", lambda: True)
+    assert torch.equal(pool_cells(maps, side), pooled)
+
+
 @given(st.integers(1, 6), st.integers(0, 9), st.integers(0, 9))
 def test_each_patch_has_one_own_cell_that_holds_it_and_no_cell_is_empty(side: int, rows: int, columns: int) -> None:
     rows, columns = side + rows, side + columns

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokred.matching import best_match, unit
 from tokred.precision import full_precision
+from tokred.ranking import ranking
 from tokred.saliency import activation_map
 
 
@@ -36,7 +37,7 @@ Choose = Callable[[Tensor, int], Tensor]
 
 def lowest(score: Tensor, count: int) -> Tensor:
     """Positions of the lowest scores in rising order, ties to the earlier: (B, g) -> (B, count)."""
-    return score.argsort(dim=1, stable=True)[:, :count]
+    return ranking(score, 1)[:, :count]
 
 
 @torch.no_grad()
@@ -85,7 +86,7 @@ def _select(
     similarity, _ = best_match(keys[:, 0, ::2], keys[:, 0, 1::2]) if g > 1 else (keys.new_zeros(b, g), None)
     if first_order is None:
         odd = torch.arange(1, g, 2, device=x.device).expand(b, g // 2)
-        even = 2 * similarity.argsort(dim=1, stable=True)
+        even = 2 * ranking(similarity, 1)
         first_order = torch.cat([odd, even], dim=1)
     if choose is not lowest:
         ranks = torch.arange(first_order.shape[1], device=x.device).expand_as(first_order)

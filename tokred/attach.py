@@ -20,6 +20,7 @@ from tokred.driver import perform as perform_step
 from tokred.dry import dry_run
 from tokred.plan import Plan
 from tokred.probe import STATISTICS, WINDOW_STATISTICS
+from tokred.ranking import is_exporting
 from tokred.reducer import Site, SmallerInput, TokenReducer
 from tokred.reduction import Reduction
 from tokred.tokens import Tokens, sample_seeds, spread
@@ -123,6 +124,11 @@ class Attached(nn.Module):
             # The host runs its blocks over the clip's own time: each call is a video.
             self.reducer.reset()
         return self.adapter.joined([self._blocks(step, records, observe) for step in steps])
+        elif is_exporting():
+            raise ScheduleError(
+                f"{self.reducer.spec} keeps state between forwards, which an exported program would not carry: export "
+                "a method without state, or this one on a host that runs its blocks over the clip's own time"
+            )
 
     def _blocks(
         self, tokens: Tokens, records: list[tuple[Site, Reduction]] | None, observe: Observe | None

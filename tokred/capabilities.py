@@ -33,6 +33,10 @@ class Capabilities:
         static_counts: token counts depend on shapes alone.
         keeps_order: patch tokens come out in their original order.
         identity_at_zero: strength zero is the unreduced model; else the reason why not.
+        channel_blind: the order of the channels (of features, and of queries, keys and values inside a head) changes no
+            decision.
+        one_graph: torch.compile and torch.export take a forward as one graph; else the reason why not.
+        onnx: what torch.export makes of it can be written as an ONNX file; else the reason why not.
     """
 
     needs: frozenset[str] = frozenset()
@@ -44,6 +48,9 @@ class Capabilities:
     static_counts: bool = True
     keeps_order: bool = False
     identity_at_zero: bool | str = True
+    channel_blind: bool = False
+    one_graph: bool | str = True
+    onnx: bool | str = True
 
     def __post_init__(self) -> None:
         unknown = self.needs - set(STATISTICS) - set(PROPERTIES)

@@ -47,6 +47,9 @@ class Composed(TokenReducer):
             static_counts=all(c.static_counts for c in caps),
             keeps_order=all(c.keeps_order for c in caps),
             identity_at_zero=next((c.identity_at_zero for c in caps if c.identity_at_zero is not True), True),
+            channel_blind=all(c.channel_blind for c in caps),
+            one_graph=next((c.one_graph for c in caps if c.one_graph is not True), True),
+            onnx=next((c.onnx for c in caps if c.onnx is not True), True),
         )
 
     @property

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokred.precision import full_precision, wide
+from tokred.ranking import ranking
 
 BLOCK_ELEMENTS = 1 << 24
 """Similarities held at once by ``best_match``: 64 MiB in float32."""
@@ -82,7 +83,7 @@ def match_halves(metric: Tensor, r: int, prefix: int = 0, *, in_position: bool =
     front = (prefix + 1) // 2
     if front:
         best[:, :front] = float("-inf")
-    order = best.argsort(dim=-1, descending=True, stable=True)
+    order = ranking(best, descending=True)
     source, unmerged = order[:, :r], order[:, r:]
     if prefix or in_position:
         unmerged = unmerged.sort(dim=1).values

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokred.precision import wide
+from tokred.ranking import is_exporting
 
 NORM_EPS = 1e-5
 LAYER_SCALE = 1e-5
@@ -214,6 +215,14 @@ def pool_cells(maps: Tensor, side: int) -> Tensor:
     Cell i covers floor(i n / side) .. ceil((i + 1) n / side) - 1 of n rows: neighbours overlap where side does not
     divide n.
     """
+    if is_exporting():  # ONNX has no adaptive pooling; a maximum is the same along one axis after the other
+        for axis in (1, 2):
+            n = maps.shape[axis]
+            cells = [(i * n // side, -(-(i + 1) * n // side)) for i in range(side)]
+            maps = torch.cat(
+                [maps.narrow(axis, first, end - first).amax(axis, keepdim=True) for first, end in cells], dim=axis
+            )
+        return maps.flatten(1, 2)
     pooled = F.adaptive_max_pool2d(maps.permute(0, 3, 1, 2), side)
     return pooled.flatten(2).transpose(1, 2)
 

@@ -17,6 +17,7 @@ from tokred.advance import advance
 from tokred.anchors import Anchors, side
 from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
+from tokred.ranking import ranking
 from tokred.reducer import Promise, Site, Strength, TokenReducer, keep_patches, ranked_first
 from tokred.reduction import Keep, Reduction
 from tokred.schedule import Schedule, ScheduleError, Step
@@ -224,7 +225,7 @@ def keep_squares(tokens: Tokens, anchors: Anchors, chosen: Tensor) -> Keep:
 def best(scores: Tensor, count: int) -> Tensor:
     """The places of the ``count`` highest scores in each row (R, M), rising: (R, count). Ties go to the earlier one
     (official: the implementation's choice); NaN ranks highest, so that it shows in the logits."""
-    return ranked_first(scores).argsort(dim=-1, descending=True, stable=True)[:, :count].sort(dim=-1).values
+    return ranking(ranked_first(scores), descending=True)[:, :count].sort(dim=-1).values
 
 
 def _nearest(length: float) -> int:

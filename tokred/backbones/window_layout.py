@@ -16,6 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from tokred.ranking import ranking
 from tokred.tokens import Grid
 
 BLOCKED = -100.0
@@ -184,9 +185,9 @@ def cut(grid: Grid, window: Window, shift: Window, asked: Window | None = None, 
     inside = _spread(valid[0], 0) & _spread(valid[1], 1) & _spread(valid[2], 2)
     index = torch.where(inside, (t * grid.h + h) * grid.w + w, grid.patches)
     pattern = 4 * mixed[0].long()[:, None, None] + 2 * mixed[1].long()[:, None] + mixed[2].long()
-    order = pattern.flatten().argsort(stable=True)
+    order = ranking(pattern.flatten())
     index = index.reshape(math.prod(counts), math.prod(window))[order].flatten().contiguous()
-    slots = index.argsort(stable=True)  # padding has the largest number, so it comes last
+    slots = ranking(index)  # padding has the largest number, so it comes last
     slot, pads = slots[: grid.patches].contiguous(), slots[grid.patches :].contiguous()
     masks = torch.stack([_blocked(bit, regions) for bit in bits])
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]

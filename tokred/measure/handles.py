@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokred.attach import Attached
-from tokred.measure.jit_ops import HANDLES, ZERO_OPS
+from tokred.measure.jit_ops import HANDLES, NORM_MACS, ZERO_OPS
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -55,7 +55,7 @@ class OperatorMacs:
 
     @property
     def norm(self) -> int:
-        """Norms, MAC; always 0 for torch's counter."""
+        """Norms, MAC; 0 for torch's counter, unless it was asked to count them."""
         return sum(n for name, n in self.by_operator.items() if name.endswith("_norm"))
 
 
@@ -92,8 +92,8 @@ def fvcore_macs(model: nn.Module, inputs: Inputs) -> OperatorMacs:
     )
 
 
-def torch_macs(model: nn.Module, inputs: Inputs) -> OperatorMacs:
-    """Count one forward with ``torch.utils.flop_counter``: FLOP / 2, norms not included.
+def torch_macs(model: nn.Module, inputs: Inputs, *, norms: bool = False, grad: bool = False) -> OperatorMacs:
+    """Count one forward with ``torch.utils.flop_counter``: FLOP / 2.
 
     Some torch versions count fused attention as 0 on some devices. This is tried on a small attention first; where
     the count is wrong, the missing formula is supplied and ``notes`` says so.
@@ -101,11 +101,15 @@ def torch_macs(model: nn.Module, inputs: Inputs) -> OperatorMacs:
     Args:
         model: any module; it really runs, unless it is on the meta device.
         inputs: the positional arguments of its forward.
+        norms: also count layer norms, which torch's counter leaves out, as fvcore estimates them.
+        grad: run with gradients, as in training; no backward pass is run or counted.
     """
     args = (inputs,) if isinstance(inputs, Tensor) else inputs
     mapping, notes = _attention_fix(args[0].device.type, args[0].dtype)
+    if norms:
+        mapping = {**mapping, torch.ops.aten.native_layer_norm: _layer_norm_flops}
     _start(model)
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=mapping) as mode:
+    with torch.set_grad_enabled(grad), FlopCounterMode(display=False, custom_mapping=mapping) as mode:
         model(*args)
     counts = mode.get_flop_counts()
     return OperatorMacs(
@@ -156,6 +160,10 @@ _FUSED_ATTENTION = (
 
 def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, **kwargs: Any) -> int:
     return int(2 * prod(query[:-2]) * query[-2] * key[-2] * (query[-1] + value[-1]))
+
+
+def _layer_norm_flops(x: torch.Size, shape: Any, weight: torch.Size | None, *args: Any, **kwargs: Any) -> int:
+    return 2 * prod(x) * NORM_MACS[weight is not None]
 
 
 @cache
