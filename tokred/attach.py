@@ -23,6 +23,7 @@ from tokred.probe import STATISTICS, WINDOW_STATISTICS
 from tokred.ranking import is_exporting
 from tokred.reducer import Site, SmallerInput, TokenReducer
 from tokred.reduction import Reduction
+from tokred.schedule import ScheduleError
 from tokred.tokens import Tokens, sample_seeds, spread
 
 
