@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tokred.cli import check, compare, listing, parity, profile, report, stream, train
+from tokred.cli import check, compare, listing, parity, profile, report, stream, sweep, train
 
 app = typer.Typer(
     name="tokred",
@@ -15,6 +15,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("compare")(compare.command)
+app.command("sweep")(sweep.command)
 app.command("report")(report.command)
 app.command("profile")(profile.command)
 app.command("check")(check.command)

@@ -1,0 +1,178 @@
+"""Run a sweep: compute what the store lacks, keep every finished cell at once, and write down what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokred.run.cell import plain
+from tokred.run.engine import Engine, InParts
+from tokred.run.progress import Progress, Silent
+from tokred.run.spec_file import SpecError, read_yaml
+from tokred.run.store import CellStore, write_atomic
+from tokred.run.sweep_cost import Cost, estimate
+from tokred.run.sweep_file import draft_sweep
+from tokred.run.sweep_plan import SweepPlan
+from tokred.run.sweep_planner import plan_sweep
+from tokred.run.sweep_results import assemble_sweep
+from tokred.run.sweep_spec import Settled, SweepSpec
+from tokred.run.work import Done, Failed, Task
+
+RESULTS = "sweep.json"
+
+
+class SweepStopped(RuntimeError):
+    """A run that cannot go on, such as on a full disk; what was finished before is kept. One line."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is ready to run: its file, the settings of its profile, and its cells."""
+
+    spec: SweepSpec
+    settled: Settled
+    plan: SweepPlan
+    device: str = "cpu"
+
+    @property
+    def folder(self) -> Path:
+        """Where a run goes unless told otherwise: the same for the same file and profile."""
+        name = f"{self.spec.name}-{self.settled.profile}" if self.settled.profile else self.spec.name
+        return Path("results") / name
+
+
+def open_sweep(path: str | Path, profile: str | None = None, sets: Sequence[str] = (), *, device: str = "cpu") -> Sweep:
+    """A sweep from a file, with every cell planned.
+
+    Args:
+        profile: by default "nano", or the file itself where it has no profiles; sets: see ``apply_sets``.
+        device: where the cells will run.
+    Raises:
+        SpecError: everything that is wrong with the file and with its cells.
+    """
+    draft = draft_sweep(read_yaml(path), str(path), sets, profile)
+    problems = list(draft.problems)
+    settled = plan = None
+    if draft.spec is not None:
+        try:
+            settled = draft.spec.settled(profile)
+            plan = plan_sweep(draft.spec, profile, device=device)
+        except SpecError as error:
+            problems += error.problems
+    if problems or draft.spec is None or settled is None or plan is None:
+        raise SpecError(str(path), list(dict.fromkeys(problems)))
+    return Sweep(draft.spec, settled, plan, device)
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: Path,
+    engine: Engine,
+    *,
+    parts: int = 1,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compute the cells that are missing in ``out`` and write ``sweep.json``.
+
+    A cell that fails keeps its reason and never stops the others.
+
+    Args:
+        engine: computes the cells, closed by the caller; parts: of each cell, for one big data set on many workers.
+        fresh: compute finished cells again; retry_failed: those that failed in an earlier run.
+        command: that is written down.
+    Returns:
+        See ``tokred.run.sweep_results``; ``complete`` is False after Ctrl-C, when the finished cells are kept.
+    Raises:
+        SweepStopped: nothing can be written.
+    """
+    say = progress if progress is not None else Silent()
+    store = CellStore(out)
+    cost = estimate(sweep.plan, store, fresh=fresh, retry_failed=retry_failed)
+    _tell(cost, out, say)
+    if fresh:
+        _forget_parts(store, cost.todo)
+    interrupted = False
+    try:
+        _compute(sweep, cost, store, InParts(engine, parts, store) if parts > 1 else engine, say)
+    except KeyboardInterrupt:
+        interrupted = True
+    except OSError as error:
+        raise _stopped(sweep, store, out, error) from error
+    results = assemble_sweep(
+        sweep.spec,
+        sweep.settled,
+        sweep.plan,
+        store,
+        device=sweep.device,
+        complete=not interrupted,
+        command=command,
+    )
+    try:
+        write_atomic(out / RESULTS, json.dumps(results, indent=1, allow_nan=False).encode())
+    except OSError as error:
+        raise _stopped(sweep, store, out, error) from error
+    return results
+
+
+def failed_cells(sweep: Sweep, store: CellStore) -> dict[str, str]:
+    """Cells that failed, with the reason of each; an unreduced one that others need is among them."""
+    found = {}
+    for id_, planned in sweep.plan.wanted.items():
+        failure = store.failure(id_)
+        if failure is not None and planned.cell is not None and store.read(id_) is None:
+            found[f"{planned.cell.reducer} ({id_})"] = str(failure.get("reason", "no reason was kept"))
+    return found
+
+
+def _compute(sweep: Sweep, cost: Cost, store: CellStore, engine: Engine, say: Progress) -> None:
+    tasks = []
+    for id_ in cost.todo:
+        planned = sweep.plan.wanted[id_]
+        assert planned.cell is not None
+        assert planned.group is not None
+        tasks.append(Task(id_, planned.cell, planned.group.weights, planned.group.data))
+    if not tasks:
+        return
+    with say.phase(f"computing {len(tasks)} cells", cost.clips) as advance:
+        for outcome in engine.run(tasks, advance):
+            _keep(store, outcome)
+
+
+def _keep(store: CellStore, outcome: Done | Failed) -> None:
+    id_ = outcome.task.id
+    if isinstance(outcome, Done):
+        store.write(id_, outcome.record, outcome.arrays)
+        return
+    # What an earlier run found under this name does not hold any more.
+    store.forget(id_)
+    store.write_failure(id_, {**plain(outcome.task.cell), "reason": outcome.reason, "traceback": outcome.traceback})
+
+
+def _tell(cost: Cost, out: Path, say: Progress) -> None:
+    if cost.kept:
+        total = len(cost.kept) + len(cost.failed) + len(cost.todo)
+        say.note(
+            f"{len(cost.kept)} of {total} cells are kept from an earlier run in {out} (--fresh computes them again)"
+        )
+    if cost.failed:
+        say.note(f"{len(cost.failed)} failed in an earlier run and are left (--retry-failed tries them again)")
+
+
+def _forget_parts(store: CellStore, ids: Sequence[str]) -> None:
+    for id_ in ids:
+        for path in store.folder.glob(f"{id_}.*-*.json"):
+            store.forget(path.name.removesuffix(".json"))
+
+
+def _stopped(sweep: Sweep, store: CellStore, out: Path, error: OSError) -> SweepStopped:
+    kept = len(estimate(sweep.plan, store).kept)
+    return SweepStopped(
+        f"stopped, nothing can be written to {out}: {error.strerror or error}; {kept} of {len(sweep.plan.wanted)} "
+        "cells are kept, and the same command goes on from there"
+    )
