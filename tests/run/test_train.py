@@ -137,6 +137,23 @@ def test_a_killed_run_continues_identically(tmp_path: Path, monkeypatch: pytest.
     assert events(tmp_path / "whole") == events(tmp_path / "cut")
 
 
+def test_settings_that_came_after_a_checkpoint_do_not_end_its_run(tmp_path: Path) -> None:
+    started = {"backbone": "videomae_vit_nano", "lr": 1.0}
+    spec = recipe(start=started, model={}, data={}, reducer=None, stages=[{"name": "s", "steps": 1, "lr": [0.01, 0]}])
+    run(spec, tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    del content["spec"]["start"]["weights"], content["spec"]["optimizer"]["ema"]
+    torch.save(content, path)
+    said: list[str] = []
+    train(spec, tmp_path, say=said.append, threads=1)
+    assert said[0].startswith("continuing")
+    content["spec"]["start"]["speed"] = 3
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="another recipe: start"):
+        run(spec, tmp_path)
+
+
 def test_a_checkpoint_that_was_being_written_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(recipe(), tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from tokred.run.train_spec import TrainSpec
 
@@ -34,7 +35,7 @@ def load_checkpoint(folder: Path, spec: TrainSpec) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    before, now = state["spec"], spec.model_dump(mode="json")
+    before, now = _as_today(state["spec"]), spec.model_dump(mode="json")
     done, begun = 0, 0
     for stage in before["stages"]:
         if done < state["step"]:
@@ -48,6 +49,14 @@ def load_checkpoint(folder: Path, spec: TrainSpec) -> dict[str, Any] | None:
             f"{path} is of another recipe: {', '.join(differs)} differ(s); use another folder, or do not resume"
         )
     return state
+
+
+def _as_today(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's recipe with the settings that have come since, at their defaults."""
+    try:
+        return TrainSpec.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe  # a setting that is gone: the comparison names it
 
 
 class TrainLog:
