@@ -4,9 +4,10 @@ This is the variant that the Eventful Transformers code runs (a fixed share of t
 its two defects mended: it sums scores over the batch where it means heads, and it reads how much each token attends to
 the class token where ATS defines how much the class token attends to it. ``official=True`` brings both back for parity,
 and is verified against that code's outputs. The paper samples by inverse transform instead, so its number of distinct
-tokens depends on the content; here it is fixed. Without a class token the mean query stands in: *ATS-style*, named in
-every result. The kept rows of the attention are taken after it ran, so that fused attention stays: the same tokens, at
-the cost of the rows that are thrown away.
+tokens depends on the content; here it is fixed. Without a class token the mean query stands in, and inside windows,
+where no query sees all tokens, the attention received there: *ATS-style*, named in every result. The kept rows of the
+attention are taken after it ran, so that fused attention stays: the same tokens, at the cost of the rows that are
+thrown away.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tokred.registry import register
 from tokred.schedule import Schedule, ScheduleError, Step
 from tokred.tokens import Tokens
 
-SCORES = ("auto", "class", "mean_query")
+SCORES = ("auto", "class", "mean_query", "received")
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -34,7 +35,8 @@ class ATS(TokenReducer):
     Args:
         keep: share of the current patch tokens that a step keeps, rounded down, at least one; or one share per step.
         at: blocks; default all of them.
-        score: whose attention counts: "class" (ATS), "mean_query" (ATS-style), "auto" = class token if there is one.
+        score: whose attention counts: "class" (ATS), "mean_query" or "received" = that of all tokens in the mean
+            (ATS-style), "auto" = class token if there is one, else the mean query, received attention inside windows.
         stable: keep tokens that were kept in the last forward in their places and fill the others' places with the new
             ones, rising, so that what compares tokens over time compares like with like. Keeps state: ``reset``
             between videos; another batch size starts anew.
@@ -57,16 +59,22 @@ class ATS(TokenReducer):
     ) -> None:
         if score not in SCORES:
             raise ScheduleError(f"score = {score!r} is not one of {', '.join(SCORES)}")
-        if official and score == "mean_query":
-            raise ScheduleError("official = true reads the class token: score = 'mean_query' contradicts it")
+        if official and score in ("mean_query", "received"):
+            raise ScheduleError(f"official = true reads the class token: score = {score!r} contradicts it")
         super().__init__(Schedule(at=at, keep=keep))
         self.score = score
         self.stable = stable
         self.official = official
-        needs = {"attention", "value"} if official else {"query", "key", "value"}
-        needs |= {"class_row"} if score == "class" or official else {"mean_query_row"}
-        needs |= {"class_token"} if score == "class" or official else set()
-        self.capabilities = Capabilities(needs=frozenset(needs), stateful=stable, keeps_order=not stable)
+        if official:
+            needs = {"attention", "value", "class_row", "class_token"}
+        else:
+            needs = {
+                "auto": {"query", "key", "value", "class_row", "mean_query_row", "received"},
+                "class": {"query", "key", "value", "class_row", "class_token"},
+                "mean_query": {"query", "key", "value", "mean_query_row"},
+                "received": {"value", "received"},
+            }[score]
+        self.capabilities = Capabilities(needs=frozenset(needs), stateful=stable, keeps_order=not stable, channel_blind=True)
         self._last: dict[int, Tensor] = {}
 
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Keep | None:
@@ -96,8 +104,15 @@ class ATS(TokenReducer):
     def describe(self, geometry: Geometry) -> list[str]:
         if self.official:
             return ["ATS with the published code's defects: scores are summed over the batch"]
-        named = self.score == "class" or (self.score == "auto" and geometry.has_class_token)
-        return ["ATS" if named else "ATS-style (attention of the mean query)"]
+        kind = self._kind(geometry.has_class_token, bool(geometry.stages))
+        inside = " inside windows" if geometry.stages else ""
+        return [
+            {
+                "class": "ATS",
+                "mean_query": "ATS-style (attention of the mean query)",
+                "received": f"ATS-style (attention received{inside})",
+            }[kind]
+        ]
 
     def reset(self) -> None:
         self._last = {}
@@ -105,10 +120,19 @@ class ATS(TokenReducer):
     def _left(self, step: Step, n: int) -> int:
         return max(1, int(float(step.amount) * n))
 
+    def _kind(self, class_token: bool, windows: bool) -> str:
+        """Whose attention counts here."""
+        if self.score != "auto":
+            return self.score
+        return "class" if class_token else "received" if windows else "mean_query"
+
     def _scores(self, tokens: Tokens, probe: Probe) -> Tensor:
+        kind = self._kind(tokens.has_class_token, tokens.cover is not None)
+        if kind == "received":
+            # Received attention is a mean over heads already, so the lengths are too.
+            return (wide(probe.received) * wide(probe.v).norm(dim=-1).mean(dim=1))[:, tokens.prefix :]
         q, k = wide(probe.q), wide(probe.k)
-        by_class = self.score == "class" or (self.score == "auto" and tokens.has_class_token)
-        query = q[:, :, 0] if by_class else q[:, :, tokens.prefix :].mean(dim=2)
+        query = q[:, :, 0] if kind == "class" else q[:, :, tokens.prefix :].mean(dim=2)
         with full_precision(k):
             logits = (k @ query[..., None])[..., 0] * probe.scale  # (B, H, N)
         if probe.log_size is not None:

@@ -64,7 +64,7 @@ class DynamicViT(LearnedReducer):
             what the decision can matter, and drowns all others.
     """
 
-    status = "official code"
+    status = "official code; published number"
     site = "before_block"
     strength = "keep"
     published_macs = "the official predictor multiplies the half that all tokens share once for each of them"

@@ -156,7 +156,10 @@ class STViTR(SemanticReducer):
 
     def steps(self, geometry: Geometry) -> dict[int, Step]:
         if geometry.stages:
-            raise ScheduleError(f"{self.spec} brings patches back on backbones of one grid; this one has stages")
+            raise ScheduleError(
+                f"{self.spec} brings patches back on backbones of one grid; this one has stages, whose grids differ: "
+                "stvit runs here"
+            )
         depth = geometry.depth
         units = max(1, depth // 6) if self.units is None else self.units
         if depth < 2 * units:

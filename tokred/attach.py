@@ -220,8 +220,10 @@ def check_needs(reducer: TokenReducer, adapter: Adapter, model: nn.Module) -> No
     needs = reducer.capabilities.needs
     if not geometry.has_class_token and "class_token" in needs:
         raise Unsupported(f"{reducer.spec} needs a class token; {adapter.name} has none here")
-    # The class row is read only where there is a class token; a method that cannot do without needs "class_token".
-    missing = sorted(needs & set(STATISTICS) - WINDOW_STATISTICS - {"class_row"})
+    # The class row is read only where there is a class token; a method that cannot do without needs "class_token". One
+    # that can do with received attention reads that where the mean query does not see all tokens.
+    spared = {"class_row", "mean_query_row"} if "received" in needs else {"class_row"}
+    missing = sorted(needs & set(STATISTICS) - WINDOW_STATISTICS - spared)
     if geometry.stages and missing:
         raise Unsupported(
             f"{reducer.spec} needs {', '.join(missing)}, which {adapter.name} does not have: its attention stays "

@@ -225,7 +225,10 @@ def _evaluate(
     if tokens.light is not None:
         raise ScheduleError(f"{spec} runs block {site.block} itself, so its MLP has no light path for some tokens")
     if tokens.cover is not None:
-        raise ScheduleError(f"{spec} runs blocks itself, which windows over a whole grid do not allow")
+        raise ScheduleError(
+            f"{spec} computes some tokens of a frame anew and takes the others over from the frame before; here windows "
+            "reach over several frames and need them whole: allowed are backbones without windows"
+        )
     parts = adapter.token_parts(block)
     return tokens if parts is None else tokens.with_x(runner.reducer.evaluate(parts, tokens, site))
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tokred.attach import attach
+from tokred.backbones import Unsupported
+from tokred.driver import _rows_wanted
 from tokred.dry import dry_run
 from tokred.methods import ATS
 from tokred.methods.ats import official_scores, stabilised
@@ -22,6 +24,7 @@ from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens
 
 VIDEO, IMAGE, *_ = default_backbones()[:2]
+WINDOWS = default_backbones()[-1]
 
 
 def step(
@@ -119,8 +122,8 @@ def test_the_official_variant_takes_no_more_samples_than_heads() -> None:
         step(ATS(0.5, official=True), q, k, v, 1)
     with pytest.raises(ScheduleError, match="contradicts"):
         ATS(0.5, official=True, score="mean_query")
-    with pytest.raises(ScheduleError, match="not one of auto, class, mean_query"):
-        ATS(0.5, score="received")
+    with pytest.raises(ScheduleError, match="not one of auto, class, mean_query, received"):
+        ATS(0.5, score="values")
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.data())
@@ -156,3 +159,41 @@ def test_stable_places_are_kept_between_forwards_until_reset() -> None:
     assert again is not None
     assert torch.equal(again.index, fresh.index)
     assert torch.equal(stabilised(torch.tensor([[1, 2]]), torch.tensor([[2, 1], [3, 4]])), torch.tensor([[1, 2]]))
+
+
+def test_inside_windows_received_attention_stands_in_and_says_so() -> None:
+    model, clips = WINDOWS.build()
+    fast = attach(model, ATS(0.6, at=(1,)))
+    assert "ATS-style (attention received inside windows)" in fast.notes
+    run = fast.run(clips, record=True)
+    entering = fast.adapter.run(fast.adapter.blocks(model)[0], fast.adapter.embed(model, clips, None))
+    crossed = fast.adapter.cross(model, 0, fast.adapter.embed(model, clips, None).with_x(entering))
+    assert crossed is not None
+    attended = fast.adapter.attend(fast.adapter.blocks(model)[1], crossed.tokens, None)
+    assert attended.statistics is not None
+    rows = attended.statistics.rows(attended.q, attended.k, attended.scale, received=True, entropy=False)
+    assert rows.received is not None
+    score = rows.received * attended.v.norm(dim=-1).mean(dim=1)
+    ((_, made),) = run.steps
+    assert isinstance(made, Keep)
+    for row, kept in zip(score.detach(), made.index, strict=True):
+        best = sorted(range(60), key=lambda j: -float(row[j]))[:36]
+        assert kept.tolist() == sorted(best)
+
+
+@pytest.mark.parametrize("settings", [{"score": "class"}, {"score": "mean_query"}, {"official": True}])
+def test_inside_windows_no_query_sees_all_tokens(settings: dict[str, Any]) -> None:
+    model, _ = WINDOWS.build()
+    with pytest.raises(Unsupported, match=r"class token|inside windows"):
+        attach(model, ATS(0.6, **settings))
+
+
+def test_the_mean_query_needs_no_pass_over_all_rows() -> None:
+    """Where the mean query stands in, received attention is never asked for, although auto declares it."""
+    model, clips = VIDEO.build()
+    mean, auto = attach(model, ATS(0.6, score="mean_query")), attach(model, ATS(0.6))
+    assert torch.equal(mean(clips), auto(clips))
+    assert auto.plan is not None
+    assert mean.plan is not None
+    assert auto.plan.steps == mean.plan.steps
+    assert _rows_wanted(auto._actions[0], auto.adapter.embed(model, clips, None)) is None

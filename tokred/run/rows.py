@@ -123,7 +123,7 @@ def untrained_row(
     try:
         reducer.prepare(geometry, host)
     except ValueError as error:
-        row.reason = str(error)
+        row.reason, row.trained = str(error), None  # refused for another reason than its parameters
         return row
     random = untrained(reducer)
     if not random:
