@@ -66,14 +66,23 @@ def _backbones() -> dict[str, str]:
 
 
 def _experiments() -> dict[str, str]:
-    """Experiment files of a checkout: their first comment line is their purpose."""
+    """Experiment files of a checkout: their first comment line is their purpose; sweeps with their profiles."""
     from pathlib import Path
 
     import tokred
+    from tokred.run.spec_file import SpecError, read_yaml
 
     folder = Path(tokred.__file__).resolve().parents[1] / "experiments"
     found = {}
     for path in sorted(folder.glob("*.yaml")):
         first = path.read_text().lstrip().partition("\n")[0]
-        found[path.name] = first.lstrip("# ") if first.startswith("#") else ""
+        purpose = first.lstrip("# ") if first.startswith("#") else ""
+        try:
+            content = read_yaml(path)
+        except SpecError as error:
+            found[path.name] = f"{purpose} (cannot be read: {error.problems[0]})".strip()
+            continue
+        profiles = content.get("profiles") if isinstance(content, dict) else None
+        sizes = f" [{', '.join(map(str, profiles))}]" if isinstance(profiles, dict) else ""
+        found[path.name] = purpose + sizes
     return found

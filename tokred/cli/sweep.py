@@ -55,6 +55,10 @@ def command(
     dtype: Annotated[
         str, typer.Option("--dtype", callback=one_of(AS_WRITTEN, *DTYPES), help=f"One of {', '.join(DTYPES)}.")
     ] = AS_WRITTEN,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write results.parquet too; needs the extra tokred[parquet].")
+    ] = False,
     json: Json = False,
 ) -> int:
     """A grid of settings from a file: table, results file and report; a stopped run goes on where it was."""
@@ -64,12 +68,16 @@ def command(
     from rich.console import Console
 
     from tokred.cli.progress import RichProgress
+    from tokred.report import print_run, write_run
+    from tokred.report.frames import sweep_frame
     from tokred.run.engine import make_engine
     from tokred.run.spec_file import SpecError
     from tokred.run.store import CellStore
     from tokred.run.sweep import SweepStopped, failed_cells, open_sweep, run_sweep
     from tokred.run.sweep_cost import estimate
 
+    if parquet:
+        _need_pyarrow()
     changes = [*(sets or []), *([] if dtype == AS_WRITTEN else [f"base.dtype={dtype}"])]
     try:
         sweep = open_sweep(file, profile, changes, device=device)
@@ -99,11 +107,22 @@ def command(
                 command=shlex.join(["tokred", *sys.argv[1:]]),
                 progress=progress,
             )
+            write_run(results, folder)
+            if parquet:
+                _write_parquet(results, folder)
+        except OSError as error:
+            print(f"tokred: nothing can be written to {folder}: {error.strerror or error}", file=sys.stderr)
+            return 1
         except SweepStopped as error:
             print(f"tokred: {error}", file=sys.stderr)
             return 1
     if json:
         print_json(results)
+    elif csv:
+        print(sweep_frame(results).to_csv(index=False, lineterminator="\n"), end="")
+    else:
+        print_run(results)
+        print(f"report: {folder / 'report.html'}")
     failed = failed_cells(sweep, store)
     missing = [id_ for id_ in sweep.plan.wanted if store.read(id_) is None]
     if len(missing) > len(failed):
@@ -124,6 +143,33 @@ def _refuse(error: SpecError) -> int:
     for problem in error.problems:
         print(f"tokred: {error.origin}: {' '.join(problem.split())}", file=sys.stderr)
     return 2
+
+
+def _need_pyarrow() -> None:
+    """Before hours of computing, not after.
+
+    Raises:
+        BadParameter: it is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        raise typer.BadParameter("pyarrow is not installed: pip install tokred[parquet]", param_hint="--parquet")
+
+
+def _write_parquet(results: dict[str, Any], folder: Path) -> None:
+    from io import BytesIO
+
+    from tokred.report.frames import sweep_frame
+    from tokred.run.store import write_atomic
+
+    buffer = BytesIO()
+    frame = sweep_frame(results)
+    # A column of an axis may hold words and numbers; Parquet wants one kind.
+    mixed = [name for name in frame.columns if frame[name].map(type).nunique() > 1 and frame[name].dtype == object]
+    frame[mixed] = frame[mixed].map(lambda value: None if value is None else str(value))
+    frame.to_parquet(buffer, index=False)
+    write_atomic(folder / "results.parquet", buffer.getvalue())
 
 
 def _lines(sweep: Sweep, cost: Cost, workers: int) -> list[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tokred.run.cell import Cell, batch_for
 from tokred.run.clips import ClipSettings
 from tokred.run.grid import SEED, Point, expand, length, setting
 from tokred.run.spec_file import SpecError
+from tokred.run.sweep_blame import blame
 from tokred.run.sweep_hosts import Checked, Hosts
 from tokred.run.sweep_plan import FullCost, Group, PlannedCell, SweepPlan
 from tokred.run.sweep_spec import BaseSpec, Settled, SweepSpec
@@ -30,6 +31,7 @@ def plan_sweep(spec: SweepSpec, profile: str | None = None, *, device: str = "cp
     points = expand(settled)
     full, notes = planner.full_points()
     cells: dict[int, list[PlannedCell]] = {}
+    bad: list[Mapping[str, Any]] = []
     # Points of one host after another: few hosts are in memory at a time.
     for index in sorted(range(len(points)), key=lambda at: planner.host_of(points[at])):
         point = points[index]
@@ -38,25 +40,17 @@ def plan_sweep(spec: SweepSpec, profile: str | None = None, *, device: str = "cp
             continue
         try:
             cells[index] = planner.cells(point, full[index // len(settled.seeds)] if full else None)
-        except ValueError as error:
-            planner.refuse(point, str(error))
-    if planner.problems:
-        raise SpecError(spec.name, planner.told())
+        except ValueError:
+            bad.append(point.values)
+    if bad:
+        raise SpecError(spec.name, blame(bad, planner.error, planner.places()))
     ordered = tuple(cell for index in sorted(cells) for cell in cells[index])
     return SweepPlan(settled.profile, ordered, planner.baselines(ordered), tuple(notes))
-
-
-@dataclass(frozen=True)
-class _Problem:
-    where: str
-    reason: str
-    points: int = 1
 
 
 class _Planner:
     def __init__(self, spec: SweepSpec, settled: Settled, hosts: Hosts, device: str) -> None:
         self.spec, self.settled, self.hosts, self.device = spec, settled, hosts, device
-        self.problems: dict[str, _Problem] = {}
 
     def host_of(self, point: Point) -> tuple[str, ...]:
         fields, _ = setting(self.settled.base, {k: v for k, v in point.values.items() if not k.startswith("reducer")})
@@ -161,46 +155,20 @@ class _Planner:
             return FullCost("", "", None, None, reason=str(error), values=dict(values))
         return replace(self.hosts.full(fields, reducer), values={k: v for k, v in values.items() if k != SEED})
 
-    def refuse(self, point: Point, reason: str) -> None:
-        """Remember why a point cannot be run, once for each setting that is to blame."""
-        where = " with ".join(self._blamed(point, reason)) or "base"
-        known = self.problems.get(where)
-        self.problems[where] = _Problem(where, reason) if known is None else replace(known, points=known.points + 1)
-
-    def told(self) -> list[str]:
-        """The problems in the order of their places."""
-        more = {problem.where: f" (in {problem.points} points)" for problem in self.problems.values()}
-        return [
-            f"{problem.where}: {problem.reason}{more[problem.where] if problem.points > 1 else ''}"
-            for problem in sorted(self.problems.values(), key=lambda problem: problem.where)
-        ]
-
-    def _blamed(self, point: Point, reason: str) -> list[str]:
-        """The settings without which the error vanishes; those without which it is another one, where there are
-        none."""
-        if self._error({SEED: point.values[SEED]}) == reason:
-            return []
-        alone, other = [], []
-        for where, key in self._keys():
-            left = self._error({k: v for k, v in point.values.items() if k != key})
-            named = f"{where}.{key}: {point.values[key]}"
-            if left is None:
-                alone.append(named)
-            elif left != reason:
-                other.append(named)
-        return alone or other
-
-    def _error(self, values: Mapping[str, Any]) -> str | None:
+    def error(self, values: Mapping[str, Any]) -> str | None:
+        """Why a point with these values cannot be run; keys that are left out have the value of ``base``."""
         try:
             self._checked(self.settled.base, values)
         except ValueError as error:
             return str(error)
         return None
 
-    def _keys(self) -> Iterator[tuple[str, str]]:
-        """Every axis key with the place of its axis in the file."""
+    def places(self) -> dict[str, str]:
+        """Every axis key -> where it stands in the file."""
         own = self.spec.profiles[self.settled.profile].axes if self.settled.profile else []
+        found: dict[str, str] = {}
         for place, axis in enumerate(self.settled.axes):
             inside = place < len(own) and own[place]
             where = f"profiles.{self.settled.profile}.axes[{place}]" if inside else f"axes[{place}]"
-            yield from ((where, key) for key in axis)
+            found |= {key: f"{where}.{key}" for key in axis}
+        return found
