@@ -259,7 +259,7 @@ def _import_class(module: str, name: str, spec: str) -> type[TokenReducer]:
             loaded = importlib.import_module(module)
     except RegistryError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RegistryError(f"{spec!r}: importing {module} failed: {type(error).__name__}: {error}") from error
     classes = [k for k, v in vars(loaded).items() if isinstance(v, type) and issubclass(v, TokenReducer)]
     if name not in classes:

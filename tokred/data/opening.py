@@ -21,6 +21,7 @@ from tokred.data.views import Triple, Views
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_CLIPS = 1000
+ALLOWED = f"a folder, a list, a video, {SYNTHETIC!r}, cifar10:PATH or images:PATH"
 _SYNTHETIC_KEYS = ("seed", "split")
 
 
@@ -64,6 +65,9 @@ def open_source(
         ValueError: a setting out of range.
     """
     height_width = (size, size) if isinstance(size, int) else size
+    if not str(spec).strip():
+        # An empty word, e.g. of a variable that is not set, would be the current folder.
+        raise DataError(f"no data was named: {str(spec)!r} (allowed: {ALLOWED})")
     if str(spec).partition(":")[0] == SYNTHETIC and not animate:
         return _synthetic(str(spec), frames, height_width, mean, std, clips, views, seed)
     if is_pictures(str(spec)):
@@ -90,8 +94,7 @@ def find_videos(path: Path, *, root: Path | None = None, classes: Sequence[str] 
     if path.is_dir():
         return scan_folder(path)
     if not path.exists():
-        allowed = f"a folder, a list, a video, {SYNTHETIC!r}, cifar10:PATH or images:PATH"
-        raise DataError(f"no such file or folder: {path}{close_by(path, (SYNTHETIC, *SOURCES))} (allowed: {allowed})")
+        raise DataError(f"no such file or folder: {path}{close_by(path, (SYNTHETIC, *SOURCES))} (allowed: {ALLOWED})")
     suffix = path.suffix.lower()
     if suffix in LIST_SUFFIXES:
         return read_list(path, root=root, classes=classes)

@@ -30,7 +30,7 @@ def load_run(run: str | Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{run} is not a run: {error.strerror or error}: {path}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     rows = found.get("rows") if isinstance(found, dict) else None
     if not isinstance(rows, list) or found.get("schema") != 1 or found.get("kind", "compare") not in KINDS:
