@@ -24,7 +24,9 @@ class Unreduced(TokenReducer):
     """The host as it is: the reference of every comparison."""
 
     status = "baseline"
-    capabilities = Capabilities(changes_length=False, keeps_frames=True, keeps_grid=True, keeps_order=True)
+    capabilities = Capabilities(
+        changes_length=False, keeps_frames=True, keeps_grid=True, keeps_order=True, channel_blind=True
+    )
 
     def __init__(self) -> None:
         super().__init__(Schedule(at=(), drop=0))
@@ -46,7 +48,7 @@ class RandomDrop(TokenReducer):
     status = "baseline"
     site = "after_block"
     strength = "keep"
-    capabilities = Capabilities(needs=frozenset({"sample_seed"}), keeps_order=True)
+    capabilities = Capabilities(needs=frozenset({"sample_seed"}), keeps_order=True, channel_blind=True)
 
     def __init__(
         self, keep: float | tuple[float, ...] = 1.0, *, at: str | tuple[int, ...] = "thirds", seed: int = 0
@@ -75,7 +77,7 @@ class RandomMerge(TokenReducer):
     site = "after_block"
     strength = "keep"
     pool = "mass"
-    capabilities = Capabilities(needs=frozenset({"sample_seed"}), keeps_order=True)
+    capabilities = Capabilities(needs=frozenset({"sample_seed"}), keeps_order=True, channel_blind=True)
 
     def __init__(
         self, keep: float | tuple[float, ...] = 1.0, *, at: str | tuple[int, ...] = "thirds", seed: int = 0
@@ -112,7 +114,7 @@ class GridKeep(TokenReducer):
     status = "baseline"
     site = "after_block"
     strength = "keep"
-    capabilities = Capabilities(needs=frozenset({"frames"}), keeps_frames=True, keeps_order=True)
+    capabilities = Capabilities(needs=frozenset({"frames"}), keeps_frames=True, keeps_order=True, channel_blind=True)
 
     def __init__(self, keep: float | tuple[float, ...] = 1.0, *, at: str | tuple[int, ...] = "thirds") -> None:
         super().__init__(Schedule(at=at, keep=keep))
@@ -167,7 +169,7 @@ class TopK(TokenReducer):
 class _SmallerInput(TokenReducer):
     """A reducer that acts on the input alone."""
 
-    capabilities = Capabilities(keeps_frames=True, keeps_grid=True, keeps_order=True)
+    capabilities = Capabilities(keeps_frames=True, keeps_grid=True, keeps_order=True, channel_blind=True)
 
     def __init__(self) -> None:
         super().__init__(Schedule(at=(), drop=0))

@@ -75,7 +75,7 @@ class EViT(TokenReducer):
             needs = {"class_row", "received"}
         else:
             needs = {SCORES[score]} | ({"class_token"} if score == "class" else set())
-        self.capabilities = Capabilities(needs=frozenset(needs))
+        self.capabilities = Capabilities(needs=frozenset(needs), channel_blind=True)
 
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Keep | Fuse | None:
         n = tokens.patch_count

@@ -100,7 +100,7 @@ class STA(TokenReducer):
         self.grouping = grouping
         self.seed = seed
         needs = {similarity, "frames"} | ({"sample_seed"} if first == "random" else set())
-        self.capabilities = Capabilities(needs=frozenset(needs), keeps_frames=True)
+        self.capabilities = Capabilities(needs=frozenset(needs), keeps_frames=True, channel_blind=True)
 
     def steps(self, geometry: Geometry) -> dict[int, Step]:
         steps = super().steps(geometry)

@@ -64,7 +64,11 @@ class STTSHeuristic(FramesThenSquares):
         self.seed = seed
         seeded = {"sample_seed"} if "random" in (frames, squares) else set()
         self.capabilities = Capabilities(
-            needs=frozenset({"frames"} | seeded), keeps_frames=True, keeps_grid=True, keeps_order=True
+            needs=frozenset({"frames"} | seeded),
+            keeps_frames=True,
+            keeps_grid=True,
+            keeps_order=True,
+            channel_blind=True,
         )
 
     def choose_frames(self, tokens: Tokens, left: int, site: Site) -> Keep:

@@ -59,7 +59,7 @@ class ToMe(TokenReducer):
         super().__init__(Schedule(at=at, drop=r, shape=shape) if keep is None else Schedule(at=at, keep=keep))
         self.proportional = proportional
         self.pool = pool
-        self.capabilities = Capabilities(needs=frozenset({"key"}))
+        self.capabilities = Capabilities(needs=frozenset({"key"}), channel_blind=True)
         if keep is not None:
             self.strength = "keep"  # type: ignore[misc]
 

@@ -65,7 +65,7 @@ class VidTLDR(TokenReducer):
     strength = "r"
     published_macs = "the official code reads the saliency from an attention map that it has; here it is streamed"
     proportional = True
-    capabilities = Capabilities(needs=frozenset({"entropy"}))
+    capabilities = Capabilities(needs=frozenset({"entropy"}), channel_blind=True)
 
     def __init__(
         self,
