@@ -3,16 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from testing.zoo import Specimen, about
 
 
-@pytest.mark.parametrize(
-    ("name", "check", "says"),
-    [
-        ("ReadsInSecret", "check_declared_needs", "key is not declared"),
-        ("AssumesFrames", "check_declared_needs", 'declare that it needs "frames"'),
-        ("LearnsInSecret", "check_declarations", "no parameters, as trainable=False declares"),
-        ("Sleeps", "check_declarations", "a strength, or defaults that reduce"),
-    ],
-)
-def test_a_false_declaration_is_caught(caught: Callable[..., str], name: str, check: str, says: str) -> None:
-    assert says in caught(name, check)
+@pytest.mark.parametrize("wrong", about("check_declared_needs", "check_declarations"), ids=lambda wrong: wrong.reducer)
+def test_a_false_declaration_is_caught(caught: Callable[..., str], wrong: Specimen) -> None:
+    assert wrong.says in caught(wrong.reducer, wrong.check, wrong.backbone)

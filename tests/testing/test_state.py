@@ -5,28 +5,26 @@ from copy import deepcopy
 
 import pytest
 import torch
+from testing.zoo import Specimen, about
 
 from tokred.testing.state import _equal
 
 
 @pytest.mark.parametrize(
-    ("name", "check", "says"),
-    [
-        ("RollsDice", "check_determinism", "the same decisions on a second run"),
-        ("RollsDice", "check_no_global_state", "torch's random state"),
-        ("StirsPython", "check_no_global_state", "Python's random state"),
-        ("Hooks", "check_no_global_state", "_global_forward_hooks"),
-        ("Remembers", "check_no_state_between_forwards", "changes in last"),
-        ("WritesInPlace", "check_tokens_untouched", "changed in place"),
-        ("CountsThreads", "check_threads", "on one thread and on two"),
-        ("SharesABoard", "check_threads", "forwards that run at once"),
-    ],
+    "wrong",
+    about(
+        "check_determinism",
+        "check_no_global_state",
+        "check_no_state_between_forwards",
+        "check_reset_forgets",
+        "check_tokens_untouched",
+        "check_threads",
+    ),
+    ids=lambda wrong: f"{wrong.reducer}-{wrong.check}",
 )
-def test_state_that_does_not_belong_to_one_forward_is_caught(
-    caught: Callable[..., str], name: str, check: str, says: str
-) -> None:
+def test_state_that_does_not_belong_to_one_forward_is_caught(caught: Callable[..., str], wrong: Specimen) -> None:
     try:
-        assert says in caught(name, check)
+        assert wrong.says in caught(wrong.reducer, wrong.check, wrong.backbone)
     finally:
         torch.nn.modules.module._global_forward_hooks.clear()  # what Hooks leaves, by its nature
 

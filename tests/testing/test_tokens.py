@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from testing.zoo import Specimen, about
 
 from tokred.methods import EViT, RandomMerge
 from tokred.probe import Probe
@@ -17,20 +18,12 @@ from tokred.tokens import Tokens
 
 
 @pytest.mark.parametrize(
-    ("name", "check", "says", "backbone"),
-    [
-        ("LosesMass", "check_mass_conserved", "48 in tokens and 0 dropped", "video"),
-        ("DropsTheClassToken", "check_order_and_prefix_kept", "2 prefix tokens untouched in front", "image"),
-        ("KeepsTwice", "check_order_and_prefix_kept", "kept twice", "video"),
-        ("OutOfOrder", "check_order_and_prefix_kept", "the original order", "video"),
-        ("UnevenFrames", "check_order_and_prefix_kept", "temporal group", "video"),
-        ("RestoresBackwards", "check_restore", "back in their places", "video"),
-    ],
+    "wrong",
+    about("check_mass_conserved", "check_order_and_prefix_kept", "check_restore"),
+    ids=lambda wrong: wrong.reducer,
 )
-def test_a_step_that_mistreats_tokens_is_caught(
-    caught: Callable[..., str], name: str, check: str, says: str, backbone: str
-) -> None:
-    assert says in caught(name, check, backbone)
+def test_a_step_that_mistreats_tokens_is_caught(caught: Callable[..., str], wrong: Specimen) -> None:
+    assert wrong.says in caught(wrong.reducer, wrong.check, wrong.backbone)
 
 
 def test_a_merge_in_order_passes_although_members_of_a_token_lie_apart() -> None:

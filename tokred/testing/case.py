@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from tokred.advance import advance
 from tokred.attach import Attached, attach
 from tokred.backbones.adapter import Unsupported
 from tokred.backbones.geometry import Geometry
-from tokred.driver import Action, perform, run_blocks
+from tokred.driver import Action, run_blocks
 from tokred.probe import Probe
 from tokred.reducer import Promise, Site, TokenReducer
 from tokred.reduction import Reduction
@@ -21,6 +22,7 @@ from tokred.testing.failures import Broken, NotApplicable
 from tokred.testing.hosts import Backbone
 from tokred.tokens import Tokens, sample_seeds, spread
 
+Decide = Callable[[Action, Tokens, Probe, Site], Reduction | None]
 Subject = TokenReducer | type[TokenReducer]
 
 
@@ -54,8 +56,8 @@ class Case:
         try:
             attached = attach(self.host, given)
             self.geometry: Geometry = attached.geometry
-            self.zero = self._at(given, 0.0)
-            self.reducer = given if _acts(given, attached) else self._at(given, 0.4) or given
+            self.zero = at_share(given, self.geometry, 0.0)
+            self.reducer = given if _acts(given, attached) else at_share(given, self.geometry, 0.4) or given
             attach(self.host, self.reducer)
         except (Unsupported, ScheduleError) as error:
             raise NotApplicable(f"{backbone.name} refuses {given.spec}: {error}") from error
@@ -82,11 +84,18 @@ class Case:
         return fast(self.clips if clips is None else clips)
 
     @torch.no_grad()
-    def watch(self, fast: Attached | None = None, clips: Tensor | None = None, *, frames: bool = True) -> list[Seen]:
+    def watch(
+        self,
+        fast: Attached | None = None,
+        clips: Tensor | None = None,
+        *,
+        frames: bool = True,
+        decide: Decide = lambda action, tokens, probe, site: action.reducer.reduce(tokens, probe, site),
+    ) -> list[Seen]:
         """Run the blocks and look at each step, also those at which the reducer does nothing.
 
         Args:
-            frames: whether the tokens know their temporal groups.
+            frames: whether the tokens know their temporal groups; decide: how the reducer is asked.
         """
         fast = self.attach() if fast is None else fast
         pixels = self.clips if clips is None else clips
@@ -95,7 +104,8 @@ class Case:
 
         def look(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
             copied = tokens.x.clone()
-            after, reduction = perform(action, tokens, probe, site)
+            reduction = decide(action, tokens, probe, site)
+            after = tokens if reduction is None else advance(tokens, reduction)
             touched = not torch.equal(copied, tokens.x)
             seen.append(Seen(site, action.reducer, tokens, after, reduction, touched))
             return after, reduction
@@ -122,18 +132,8 @@ class Case:
 
     def strengths(self, count: int) -> list[TokenReducer]:
         """The reducer at ``count`` strengths from its weakest to its strongest."""
-        found = [self._at(self.reducer, i / (count - 1)) for i in range(count)]
+        found = [at_share(self.reducer, self.geometry, i / (count - 1)) for i in range(count)]
         return [reducer for reducer in found if reducer is not None]
-
-    def _at(self, reducer: TokenReducer, share: float) -> TokenReducer | None:
-        """The reducer at a share of its range of strengths; None when it declares none."""
-        if not reducer.strength or reducer.schedule.kind == "tokens":
-            return None
-        name, weakest, strongest, whole = _range(reducer, self.geometry)
-        value = strongest if share == 1 else weakest + share * (strongest - weakest)
-        if 0 < share < 1:
-            value = round(value, 0 if whole else 3)
-        return reducer.with_(**{name: int(value) if whole else value})
 
 
 class Halve(TokenReducer):
@@ -164,6 +164,21 @@ class Reader(TokenReducer):
 
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
         return Promise(count, groups)
+
+
+def at_share(reducer: TokenReducer, geometry: Geometry, share: float) -> TokenReducer | None:
+    """The reducer at a share of its range of strengths on a backbone; None when it declares none.
+
+    Raises:
+        ScheduleError: the backbone has no range for it.
+    """
+    if not reducer.strength or reducer.schedule.kind == "tokens":
+        return None
+    strength = reducer.strength_range(geometry)
+    value = strength.strongest if share == 1 else strength.weakest + share * (strength.strongest - strength.weakest)
+    if 0 < share < 1:
+        value = round(value, 0 if strength.whole else 3)
+    return reducer.with_(**{strength.name: int(value) if strength.whole else value})
 
 
 def construct(subject: Subject) -> TokenReducer:
@@ -203,8 +218,3 @@ def _acts(reducer: TokenReducer, attached: Attached) -> bool:
     if attached.plan is None:
         return True
     return bool(attached.plan.steps) or reducer.smaller_input(attached.geometry) is not None
-
-
-def _range(reducer: TokenReducer, geometry: Geometry) -> tuple[str, float, float, bool]:
-    strength = reducer.strength_range(geometry)
-    return strength.name, strength.weakest, strength.strongest, strength.whole

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 
 from tokred.reducer import Capabilities
 from tokred.testing.case import Case
+from tokred.testing.trial import Trial
 
 Unless = Callable[[Capabilities], str | None]
+OnDrawn = Callable[[Trial], None]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Check:
-    """One clause and the function that looks whether a reducer keeps it.
+    """One clause and the functions that look whether a reducer keeps it.
 
     Args:
-        name: "check_..."; clause: what every reducer promises; function: raises ``Broken`` or ``NotApplicable``.
+        name: "check_..."; clause: what every reducer promises.
+        function: looks on a backbone; raises ``Broken`` or ``NotApplicable``.
         unless: from the declared capabilities, why the clause does not apply; None = it does.
         once: one backbone is enough (slow checks).
+        drawn: looks on a drawn example of one step, thousands of times a minute; None = nothing to see there.
     """
 
     name: str
@@ -26,10 +30,16 @@ class Check:
     function: Callable[[Case], str | None]
     unless: Unless
     once: bool
+    drawn: OnDrawn | None = None
 
     def __call__(self, case: Case) -> str | None:
         """Look; what is worth telling about a pass, if anything."""
         return self.function(case)
+
+    def on_drawn(self, function: OnDrawn) -> OnDrawn:
+        """Decorator: how the same clause is looked at on drawn examples."""
+        self.drawn = function
+        return function
 
 
 def check(

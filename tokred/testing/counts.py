@@ -13,6 +13,7 @@ from tokred.reducer import Capabilities, TokenReducer
 from tokred.testing.case import Case, Halve, Seen
 from tokred.testing.check import check, content_decides
 from tokred.testing.failures import Broken, NotApplicable, expect
+from tokred.testing.trial import Trial
 
 STRENGTHS = 4
 
@@ -30,6 +31,23 @@ def check_token_count_is_scheduled(case: Case) -> None:
     expect(steps[0] == steps[1] == steps[2], "the same counts for every batch and content", steps)
     planned = [(s.block, s.n_in, s.n_out) for s in plan.steps]
     expect(steps[0] == planned, f"the counts of the plan, {planned}", steps[0])
+
+
+@check_token_count_is_scheduled.on_drawn
+def _promised_drawn(trial: Trial) -> None:
+    for step, promise in zip(trial.plain.steps, trial.plain.promises, strict=True):
+        assert promise is not None
+        expect(
+            step.after.patch_count == promise.left,
+            f"{promise.left} patch tokens after the step at block {step.site.block} on {step.before.patch_count} "
+            "(TokenReducer.promise: unless overridden, what the schedule says)",
+            step.after.patch_count,
+        )
+        expect(
+            step.after.groups == promise.groups or step.after.patch_count == step.before.patch_count,
+            f"{promise.groups or 'no'} temporal groups after the step at block {step.site.block}, as promised",
+            step.after.groups,
+        )
 
 
 def _keeps_all(capabilities: Capabilities) -> str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -11,6 +14,7 @@ from tokred.compose import compose, parts_of
 from tokred.testing.case import Case, Reader, difference, same_decisions
 from tokred.testing.check import check
 from tokred.testing.failures import NotApplicable, expect
+from tokred.testing.trial import Refused, Trial
 
 EXACT = 1e-5
 """Relative difference of logits allowed in float32 where the arithmetic is the same and its order is not."""
@@ -34,10 +38,27 @@ def check_identity_at_zero(case: Case) -> None:
     )
 
 
-@check("it decides the same whichever attention kernel runs, and from blocks that are taken apart")
+@check_identity_at_zero.on_drawn
+def _zero_drawn(trial: Trial) -> None:
+    if trial.weakest is None:
+        return
+    try:
+        steps = trial.run(reducer=trial.weakest).steps
+    except Refused:
+        return
+    for step in steps:
+        same = step.reduction is None or torch.equal(step.after.x, step.before.x)
+        expect(same, f"the tokens untouched at block {step.site.block} by {trial.weakest.spec}, its weakest", "changed")
+
+
+@check("blocks that are taken apart are the host's: layer scale, norms of queries and keys, biases")
+def check_blocks_taken_apart(case: Case) -> None:
+    gap = difference(case.logits(case.attach(Reader())), case.bare())
+    expect(gap <= EXACT, f"the host's logits from blocks taken apart (within {EXACT:g})", f"a difference of {gap:.2g}")
+
+
+@check("it decides the same whichever attention kernel runs")
 def check_fused_equals_eager(case: Case) -> None:
-    taken_apart = difference(case.logits(case.attach(Reader())), case.bare())
-    expect(taken_apart <= EXACT, "the host's logits from blocks taken apart", f"a difference of {taken_apart:.2g}")
     fast = case.attach()
     logits, decisions = case.logits(fast), case.decisions(fast)
     with sdpa_kernel(SDPBackend.MATH):
@@ -47,7 +68,7 @@ def check_fused_equals_eager(case: Case) -> None:
     expect(gap <= KERNELS, f"the same logits with unfused attention (within {KERNELS:g})", f"a difference of {gap:.2g}")
 
 
-@check("nothing is left on the model after detach")
+@check("nothing is left on the model after detach, and nothing holds it")
 def check_detach_leaves_nothing(case: Case) -> None:
     host = case.fresh()
     before, logits = _inventory(host), case.bare()
@@ -63,6 +84,10 @@ def check_detach_leaves_nothing(case: Case) -> None:
     expect(not written, "the host's weights as they were", f"changes in {written[:3]}")
     with torch.no_grad():
         expect(torch.equal(host(case.clips), logits), "the host's logits bit for bit", "other logits")
+    gone = weakref.ref(host)
+    del fast, host
+    gc.collect()
+    expect(gone() is None, "nothing to hold the model after detach, when its owner lets go of it", "it is alive")
 
 
 @check("a composition with a part that changes nothing is the method itself")

@@ -14,6 +14,11 @@ from tokred.testing.case import Case, difference, same_decisions
 from tokred.testing.check import check
 from tokred.testing.failures import NotApplicable, expect
 from tokred.testing.identity import EXACT
+from tokred.testing.stand_in import View
+from tokred.testing.trial import Trial, rounding_decides
+
+WIDE = View(torch.float64)
+"""For comparisons in which sums may run in another order: near ties must not turn on rounding."""
 
 
 @check("each sample's result does not depend on the other samples in its batch")
@@ -31,6 +36,20 @@ def check_batch_independence(case: Case) -> None:
         )
     turned = difference(case.logits(fast, case.clips.flip(0)).flip(0), together)
     expect(turned <= EXACT, "the same logits in another order of the batch", f"a difference of {turned:.2g}")
+
+
+@check_batch_independence.on_drawn
+def _batch_drawn(trial: Trial) -> None:
+    if trial.example.batch < 2 or rounding_decides(trial):
+        return
+    together = trial.run(WIDE)
+    for i in range(trial.example.batch):
+        alone = trial.run(View(torch.float64, sample=i))
+        mine = [went[i : i + 1] for went in together.decisions]
+        what = f"sample {i} alone to be reduced as in a batch of {trial.example.batch}"
+        expect(same_decisions(alone.decisions, mine), what, "other decisions")
+        gap = difference(alone.tokens.x, together.tokens.x[i : i + 1])
+        expect(gap <= EXACT, what, f"a difference of {gap:.2g} in its tokens")
 
 
 @check("gradients reach the input and every weight that they reach without it, also with checkpointing")
@@ -67,6 +86,16 @@ def check_gradients(case: Case) -> None:
         expect(gap <= EXACT, "the same gradients with gradient checkpointing", f"a difference of {gap:.2g}")
 
 
+@check_gradients.on_drawn
+def _gradients_drawn(trial: Trial) -> None:
+    for where, step, reduction in trial.reduced:
+        x = step.before.x.detach().clone().requires_grad_()
+        y = reduction.apply(x, step.before.size)
+        expect(y.requires_grad, f"a differentiable {where}", "a detached result")
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        expect(bool(slope.isfinite().all()), f"finite gradients through {where}", "NaN or infinity")
+
+
 @check("float64, float32, bfloat16, float16 and autocast all run, with the counts that were planned")
 def check_dtypes(case: Case) -> None:
     for dtype in (torch.float64, torch.bfloat16, torch.float16):
@@ -78,6 +107,14 @@ def check_dtypes(case: Case) -> None:
         _same_outcome(case.logits(fast, clips).dtype, bare.dtype, f"logits from a model in {dtype}")
     with torch.autocast("cpu", torch.bfloat16):
         _runs(case, case.attach(), case.clips, "under autocast to bfloat16", case.bare())
+
+
+@check_dtypes.on_drawn
+def _dtypes_drawn(trial: Trial) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        x = trial.run(View(dtype)).tokens.x
+        _same_outcome(x.dtype, dtype, f"tokens of {dtype}")
+        expect(bool(x.isfinite().all()), f"finite tokens in {dtype}", "NaN or infinity")
 
 
 @check("constant, zero, tiny and huge inputs give finite results, and ties are broken the same way every time")
@@ -95,6 +132,14 @@ def check_degenerate_inputs(case: Case) -> None:
         _runs(case, fast, ones, "on a model whose weights are all zero, so that all tokens are equal", blank(ones))
         again = same_decisions(case.decisions(fast, ones), case.decisions(fast, ones))
         expect(again, "the same decisions twice when every score is tied", "other decisions")
+
+
+@check_degenerate_inputs.on_drawn
+def _degenerate_drawn(trial: Trial) -> None:
+    x, size = trial.plain.tokens.x, trial.plain.tokens.size
+    expect(bool(x.isfinite().all()), f"finite tokens from {trial.example.features} features", "NaN or infinity")
+    if size is not None:
+        expect(bool((size.isfinite() & (size >= 0)).all()), "finite masses that are not negative", "others")
 
 
 def _runs(case: Case, fast: Attached, clips: Tensor, where: str, bare: Tensor) -> None:

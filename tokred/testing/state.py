@@ -16,6 +16,8 @@ from tokred.testing.case import Case, difference, same_decisions
 from tokred.testing.check import check
 from tokred.testing.failures import expect
 from tokred.testing.identity import EXACT
+from tokred.testing.stand_in import View
+from tokred.testing.trial import Trial
 
 WORKERS = 3
 
@@ -36,6 +38,14 @@ def check_determinism(case: Case) -> None:
     )
 
 
+@check_determinism.on_drawn
+def _determinism_drawn(trial: Trial) -> None:
+    first, again = trial.plain, trial.run()
+    expect(same_decisions(first.decisions, again.decisions), "the same decisions on a second run", "other decisions")
+    same = torch.equal(first.tokens.x, again.tokens.x)
+    expect(same, "the same tokens bit for bit on a second run", _gap(again.tokens.x, first.tokens.x))
+
+
 @check("no global state is touched: random generators, defaults, threads, modes")
 def check_no_global_state(case: Case) -> None:
     before = _globals()
@@ -43,6 +53,14 @@ def check_no_global_state(case: Case) -> None:
     case.logits(fast)
     changed = [name for name, value in _globals().items() if not _equal(value, before[name])]
     expect(not changed, "every global state as it was after attach and a forward", f"changes in {', '.join(changed)}")
+
+
+@check_no_global_state.on_drawn
+def _globals_drawn(trial: Trial) -> None:
+    before = _globals()
+    trial.run()
+    changed = [name for name, value in _globals().items() if not _equal(value, before[name])]
+    expect(not changed, "every global state as it was after a step", f"changes in {', '.join(changed)}")
 
 
 @check(
@@ -60,10 +78,47 @@ def check_no_state_between_forwards(case: Case) -> None:
     expect(torch.equal(first, again), "the same logits after another clip in between", _gap(again, first))
 
 
+@check_no_state_between_forwards.on_drawn
+def _forwards_drawn(trial: Trial) -> None:
+    first = trial.run()
+    trial.run(View(frame=2))
+    again = trial.run(fresh=False)
+    same = same_decisions(first.decisions, again.decisions) and torch.equal(first.tokens.x, again.tokens.x)
+    expect(same, "the same tokens after other content in between", _gap(again.tokens.x, first.tokens.x))
+
+
+@check(
+    "reset forgets: the next video comes out as if it were the first",
+    unless=lambda c: None if c.stateful else "it keeps no state",
+)
+def check_reset_forgets(case: Case) -> None:
+    fast = case.attach()
+    first = case.logits(fast)
+    with torch.no_grad():
+        fast(case.clips.flip(0) * 2)  # goes on from there
+    again = case.logits(fast)
+    expect(torch.equal(first, again), "the same logits for a video after reset", _gap(again, first))
+
+
+@check_reset_forgets.on_drawn
+def _reset_drawn(trial: Trial) -> None:
+    first = trial.run()
+    trial.run(View(frame=2), fresh=False)
+    again = trial.run()
+    same = same_decisions(first.decisions, again.decisions) and torch.equal(first.tokens.x, again.tokens.x)
+    expect(same, "the same tokens for a video after reset", _gap(again.tokens.x, first.tokens.x))
+
+
 @check("reduce only decides: it does not write on the tokens that it is given")
 def check_tokens_untouched(case: Case) -> None:
     for seen in case.watch():
         expect(not seen.touched, f"the features before block {seen.site.block}'s step as they were", "changed in place")
+
+
+@check_tokens_untouched.on_drawn
+def _untouched_drawn(trial: Trial) -> None:
+    for step in trial.plain.steps:
+        expect(not step.touched, f"the features before block {step.site.block}'s step as they were", "changed in place")
 
 
 @check("the same on one thread and on two, and in several forwards at once", once=True)
@@ -93,7 +148,7 @@ def _globals() -> dict[str, Any]:
     """Global states of Python and torch that a forward has no business with."""
     found: dict[str, Any] = {
         "torch's random state": torch.get_rng_state(),
-        "Python's random state": random.getstate(),
+        "Python's random state": hash(random.getstate()),
         "torch's default dtype": torch.get_default_dtype(),
         "torch's default device": torch.get_default_device(),
         "gradient mode": torch.is_grad_enabled(),
@@ -104,7 +159,8 @@ def _globals() -> dict[str, Any]:
     }
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        found["NumPy's random state"] = tuple(map(str, numpy.random.get_state()))
+        kind, keys, *rest = numpy.random.get_state()
+        found["NumPy's random state"] = (kind, keys.tobytes(), *rest)
     hooks: Callable[[str], int] = lambda name: len(getattr(torch.nn.modules.module, name))  # noqa: E731
     for name in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks"):
         found[f"torch's {name}"] = hooks(name)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from tokred.generate import Generate, Recover
+from tokred.reducer import Capabilities
 from tokred.reduction import Fuse, Keep, Merge, Mix, Reduction
 from tokred.testing.case import Case, Seen, difference
 from tokred.testing.check import check
 from tokred.testing.failures import NotApplicable, expect
+from tokred.testing.trial import Trial
 
 
 def _steps(case: Case) -> list[tuple[str, Seen, Reduction]]:
@@ -23,21 +25,7 @@ def _steps(case: Case) -> list[tuple[str, Seen, Reduction]]:
 @check("merging conserves mass: what is kept, merged and dropped adds up to what was there")
 def check_mass_conserved(case: Case) -> None:
     for where, step, reduction in _steps(case):
-        if isinstance(reduction, Merge) and reduction.weight is not None:
-            continue  # weighted merges scale masses by their definition
-        before, after = step.before.masses, reduction.masses(step.before.size)
-        went = reduction.positions()
-        dropped = (before * (went < 0)).sum(1)
-        left = torch.full_like(dropped, reduction.n_out) if after is None else after.sum(1)
-        gap = (left + dropped - before.sum(1)).abs().amax().item()
-        expect(
-            gap <= 1e-3,
-            f"{before.sum(1)[0]:g} patches in kept, merged and dropped tokens after {where}",
-            f"{left[0]:g} in tokens and {dropped[0]:g} dropped",
-        )
-        if after is not None and not isinstance(reduction, Mix):
-            sums = torch.zeros_like(after).scatter_add(1, went.clamp_min(0), before * (went >= 0))
-            expect(difference(after, sums) <= 1e-5, f"each token of {where} to weigh what went into it", "other masses")
+        _expect_mass(where, step, reduction)
     run = case.attach().run(case.clips, trace=True)
     source, tokens = run.tokens.source, run.tokens
     assert source is not None
@@ -47,61 +35,98 @@ def check_mass_conserved(case: Case) -> None:
 
 @check("tokens come out once each, prefix tokens in front, in the order that is declared")
 def check_order_and_prefix_kept(case: Case) -> None:
-    capabilities = case.reducer.capabilities
     for where, step, reduction in _steps(case):
-        prefix, n = step.before.prefix, step.before.count
-        went = reduction.positions()
-        places = torch.arange(prefix, device=went.device).expand(went.shape[0], prefix)
-        stayed = torch.equal(went[:, :prefix], places) and torch.equal(
-            step.after.x[:, :prefix], step.before.x[:, :prefix]
-        )
-        expect(stayed, f"the {prefix} prefix tokens untouched in front after {where}", "moved or changed prefix tokens")
-        if prefix and not isinstance(reduction, Mix):
-            behind = went[:, prefix:]
-            joined = bool(((behind >= 0) & (behind < prefix)).any())
-            expect(not joined, f"no patch in a prefix token after {where}", "patches merged into one")
-        if isinstance(reduction, (Keep, Fuse)):
-            index = reduction.index
-            valid = bool(((index >= 0) & (index < n)).all())
-            expect(valid, f"kept positions in 0..{n - 1} at {where}", f"{index.amin()}..{index.amax()}")
-            twice = bool((index.sort(dim=1).values.diff(dim=1) == 0).any())
-            expect(not twice, f"every kept token once after {where}", "a token that was kept twice")
-        occupied = torch.zeros(went.shape[0], reduction.n_out + 1, dtype=torch.bool, device=went.device)
-        occupied.scatter_(1, torch.where(went < 0, reduction.n_out, went), True)
-        if not isinstance(reduction, (Mix, Recover)):
-            expect(
-                bool(occupied[:, :-1].all()), f"every token after {where} to come from one before it", "an empty one"
-            )
-        if capabilities.keeps_order and not isinstance(reduction, (Fuse, Mix, Recover)):
-            expect(_in_order(went, reduction.n_out), f"the original order after {where}, as declared", "another order")
-        if capabilities.keeps_frames:
-            expect(
-                _in_frames(step, reduction), f"every temporal group to keep as many after {where}, as declared", "not"
-            )
+        _expect_order(case.reducer.capabilities, where, step, reduction)
 
 
 @check("restoring returns tokens that went alone exactly where they were")
 def check_restore(case: Case) -> None:
     for where, step, reduction in _steps(case):
-        if isinstance(reduction, Mix):
-            continue  # a soft mixture has no token that went alone
-        x = torch.randn(step.before.x.shape, generator=torch.Generator().manual_seed(0))
-        went = reduction.positions()
-        companions = torch.zeros(went.shape[0], reduction.n_out, dtype=torch.int64)
-        companions.scatter_add_(1, went.clamp_min(0), (went >= 0).long())
-        alone = (went >= 0) & (companions.gather(1, went.clamp_min(0)) == 1)
-        if isinstance(reduction, Fuse):
-            alone &= went < reduction.n_out - 1  # the fused token is weighted, also when it stands for one
-        if isinstance(reduction, (Generate, Recover)):
-            alone &= went < step.before.prefix  # layers make the others anew
-        back = reduction.restore(reduction.apply(x))
-        expect(back.shape == x.shape, f"{tuple(x.shape)} restored from {where}", tuple(back.shape))
-        wrong = int((alone & (back != x).any(-1)).sum())
-        expect(wrong == 0, f"tokens that went alone through {where} back in their places", f"{wrong} that are not")
-        shared = went >= 0
-        taken = reduction.apply(x).gather(1, went.clamp_min(0)[..., None].expand_as(x))
-        copied = bool((back == taken)[shared].all())
-        expect(copied, f"tokens that were merged at {where} to get their merged token back", "something else")
+        _expect_restored(where, step, reduction)
+
+
+@check_mass_conserved.on_drawn
+def _mass_drawn(trial: Trial) -> None:
+    for where, step, reduction in trial.reduced:
+        _expect_mass(where, step, reduction)
+
+
+@check_order_and_prefix_kept.on_drawn
+def _order_drawn(trial: Trial) -> None:
+    for where, step, reduction in trial.reduced:
+        _expect_order(step.reducer.capabilities, where, step, reduction)
+
+
+@check_restore.on_drawn
+def _restore_drawn(trial: Trial) -> None:
+    for where, step, reduction in trial.reduced:
+        _expect_restored(where, step, reduction)
+
+
+def _expect_mass(where: str, step: Seen, reduction: Reduction) -> None:
+    if isinstance(reduction, Merge) and reduction.weight is not None:
+        return  # weighted merges scale masses by their definition
+    before, after = step.before.masses, reduction.masses(step.before.size)
+    went = reduction.positions()
+    dropped = (before * (went < 0)).sum(1)
+    left = torch.full_like(dropped, reduction.n_out) if after is None else after.sum(1)
+    gap = (left + dropped - before.sum(1)).abs().amax().item()
+    expect(
+        gap <= 1e-3,
+        f"{before.sum(1)[0]:g} patches in kept, merged and dropped tokens after {where}",
+        f"{left[0]:g} in tokens and {dropped[0]:g} dropped",
+    )
+    if after is not None and not isinstance(reduction, (Mix, Recover)):
+        sums = torch.zeros_like(after).scatter_add(1, went.clamp_min(0), before * (went >= 0))
+        expect(difference(after, sums) <= 1e-5, f"each token of {where} to weigh what went into it", "other masses")
+
+
+def _expect_order(capabilities: Capabilities, where: str, step: Seen, reduction: Reduction) -> None:
+    prefix, n = step.before.prefix, step.before.count
+    went = reduction.positions()
+    places = torch.arange(prefix, device=went.device).expand(went.shape[0], prefix)
+    stayed = torch.equal(went[:, :prefix], places) and torch.equal(step.after.x[:, :prefix], step.before.x[:, :prefix])
+    expect(stayed, f"the {prefix} prefix tokens untouched in front after {where}", "moved or changed prefix tokens")
+    if prefix and not isinstance(reduction, Mix):
+        behind = went[:, prefix:]
+        joined = bool(((behind >= 0) & (behind < prefix)).any())
+        expect(not joined, f"no patch in a prefix token after {where}", "patches merged into one")
+    if isinstance(reduction, (Keep, Fuse)):
+        index = reduction.index
+        valid = bool(((index >= 0) & (index < n)).all())
+        expect(valid, f"kept positions in 0..{n - 1} at {where}", f"{index.amin()}..{index.amax()}")
+        twice = bool((index.sort(dim=1).values.diff(dim=1) == 0).any())
+        expect(not twice, f"every kept token once after {where}", "a token that was kept twice")
+    occupied = torch.zeros(went.shape[0], reduction.n_out + 1, dtype=torch.bool, device=went.device)
+    occupied.scatter_(1, torch.where(went < 0, reduction.n_out, went), True)
+    if not isinstance(reduction, (Mix, Recover)):
+        expect(bool(occupied[:, :-1].all()), f"every token after {where} to come from one before it", "an empty one")
+    if capabilities.keeps_order and not isinstance(reduction, (Fuse, Mix, Recover)):
+        expect(_in_order(went, reduction.n_out), f"the original order after {where}, as declared", "another order")
+    if capabilities.keeps_frames and step.before.groups is not None:
+        expect(_in_frames(step, reduction), f"every temporal group to keep as many after {where}, as declared", "not")
+
+
+def _expect_restored(where: str, step: Seen, reduction: Reduction) -> None:
+    if isinstance(reduction, Mix):
+        return  # a soft mixture has no token that went alone
+    x = torch.randn(step.before.x.shape, generator=torch.Generator().manual_seed(0))
+    went = reduction.positions()
+    companions = torch.zeros(went.shape[0], reduction.n_out, dtype=torch.int64)
+    companions.scatter_add_(1, went.clamp_min(0), (went >= 0).long())
+    alone = (went >= 0) & (companions.gather(1, went.clamp_min(0)) == 1)
+    if isinstance(reduction, Fuse):
+        alone &= went < reduction.n_out - 1  # the fused token is weighted, also when it stands for one
+    if isinstance(reduction, (Generate, Recover)):
+        alone &= went < step.before.prefix  # layers make the others anew
+    back = reduction.restore(reduction.apply(x))
+    expect(back.shape == x.shape, f"{tuple(x.shape)} restored from {where}", tuple(back.shape))
+    wrong = int((alone & (back != x).any(-1)).sum())
+    expect(wrong == 0, f"tokens that went alone through {where} back in their places", f"{wrong} that are not")
+    shared = went >= 0
+    taken = reduction.apply(x).gather(1, went.clamp_min(0)[..., None].expand_as(x))
+    copied = bool((back == taken)[shared].all())
+    expect(copied, f"tokens that were merged at {where} to get their merged token back", "something else")
 
 
 def _in_order(went: Tensor, n_out: int) -> bool:
