@@ -17,7 +17,7 @@ from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Site, Strength, keep_patches, keep_top
 from tokred.reduction import Fill, Keep, Merge, Reduction
-from tokred.schedule import Schedule
+from tokred.schedule import Schedule, Step
 from tokred.tokens import Tokens
 
 
@@ -344,3 +344,89 @@ class NeedsASetting(Good):
 
     def __init__(self, keep: float) -> None:
         super().__init__(keep)
+
+
+class BreaksTheGraph(Good):
+    """Looks at a score in Python, and does not declare that this breaks a graph."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        score = super().score(tokens, probe)
+        return score if score.amax().item() > 0 else -score
+
+
+class DeclaresABreak(Good):
+    """Declares a graph break that it does not have."""
+
+    capabilities = Capabilities(keeps_order=True, one_graph="it looks at scores in Python")
+
+
+class HonestBreak(BreaksTheGraph):
+    """Looks at a score in Python, and says so: not wrong."""
+
+    capabilities = Capabilities(keeps_order=True, one_graph="it looks at scores in Python")
+
+
+class NumbersItsForwards(Good):
+    """Counts its forwards in a Python number, which every graph is specialised to."""
+
+    forwards = 0
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        self.forwards += 1
+        return super().score(tokens, probe) + 0 * self.forwards
+
+
+class LeavesTorch(Good):
+    """Scores in NumPy, which torch.compile follows and torch.export does not."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        return torch.from_numpy(super().score(tokens, probe).numpy() * 2)
+
+
+class OtherWhenExported(Good):
+    """Decides otherwise in what torch.export makes of it."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        return super().score(tokens, probe) * (-1 if torch.compiler.is_exporting() else 1)
+
+
+class NoSuchOperator(Good):
+    """Ranks by a Bessel function, which ONNX does not have."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        return torch.special.bessel_j0(super().score(tokens, probe))
+
+
+class DeclaresNoFile(Good):
+    """Declares that no ONNX file can be made of it, and one can."""
+
+    capabilities = Capabilities(keeps_order=True, onnx="its score has no counterpart")
+
+
+class MixesPrecisions(Good):
+    """Writes products, which autocast narrows, into a float32 tensor."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        x = tokens.patches.detach()
+        products = (x @ x.mean(dim=1)[..., None])[..., 0]  # (B, N)
+        places = torch.arange(x.shape[1]).expand_as(products)
+        return torch.zeros(x.shape[:2]).scatter(1, places, products)
+
+
+class CheapOnPaper(Good):
+    """Compares all tokens with all tokens, and says that this costs nothing."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        x = tokens.patches.detach().float()
+        return (x @ x.transpose(1, 2)).amax(dim=-1)
+
+    def macs(self, tokens: int, geometry: Geometry, step: Step) -> int | None:
+        return 0
+
+
+class CheapWhenPlanned(Good):
+    """Compares all tokens with all tokens only where they differ: not in the dry run that counts."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        x = tokens.patches.detach().float()
+        return x.sum(-1) if bool((x == x[:, :1]).all()) else (x @ x.transpose(1, 2)).amax(dim=-1)

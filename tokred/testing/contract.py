@@ -10,7 +10,19 @@ from typing import Any
 
 from tokred.probe import UndeclaredNeed
 from tokred.reducer import TokenReducer
-from tokred.testing import counts, declared, export, identity, numerics, state, tokens
+from tokred.testing import (
+    costs,
+    counts,
+    declared,
+    devices,
+    export,
+    graphs,
+    identity,
+    numerics,
+    programs,
+    state,
+    tokens,
+)
 from tokred.testing.case import Case, Subject, construct
 from tokred.testing.check import Check
 from tokred.testing.failures import Broken, CheckFailed, NotApplicable, Outcome
@@ -41,7 +53,13 @@ CHECKS: tuple[Check, ...] = (
     state.check_threads,
     export.check_serialisation,
     export.check_inference_mode,
-    export.check_compile,
+    costs.check_counted_flops,
+    devices.check_autocast,
+    devices.check_cuda_autocast,
+    graphs.check_compile,
+    programs.check_export,
+    programs.check_onnx,
+    devices.check_cuda_graphs,
 )
 """Every clause, cheap ones first."""
 
