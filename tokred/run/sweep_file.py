@@ -110,7 +110,7 @@ def _of_list(where: Location, axes: Any) -> Iterator[tuple[Location, str]]:
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{key} has {count}" for key, count in lengths.items())
             yield at, f"{dotted(at)}: keys of one axis move together and need as many values each; {told}"
-        elif len(lengths) == 1:
+        elif len(lengths) == 1 and where == ("axes",):  # a profile may have one value for several of another
             values = next(iter(axis.values()))
             twice = [value for i, value in enumerate(values) if value in values[:i]]
             if twice:
