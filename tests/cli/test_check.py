@@ -6,6 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from tokred.testing import CheckFailed
+
 Call = Callable[..., tuple[int, str, str]]
 
 MINE = '''
@@ -46,9 +50,24 @@ def test_a_broken_clause_is_told_with_what_was_expected_and_status_one(tokred: C
     spec = written(tmp_path, "capabilities = tokred.Capabilities(changes_length=False)")
     status, out, _ = tokred("check", spec, "--only", "check_declarations", "--backbone", "video")
     assert status == 1, out
-    for word in ("FAIL", "expected   the number of tokens to stay", "got", "reproduce  tokred.testing.check_reducer("):
+    for word in (
+        "FAIL",
+        "expected   the number of tokens",
+        "got",
+        "reproduce  import tokred; tokred.testing.check_reducer(",
+    ):
         assert word in out
     assert "windows" not in out
+
+
+def test_drawn_steps_are_a_column_and_a_failure_among_them_can_be_typed_in_again(tokred: Call, tmp_path: Path) -> None:
+    spec = written(tmp_path, "capabilities = tokred.Capabilities(keeps_frames=True)")
+    status, out, _ = tokred("check", spec, "--only", "check_order_and_prefix_kept")
+    assert status == 1, out
+    assert "steps" in out.splitlines()[1]
+    (line,) = (line for line in out.splitlines() if "tokred.testing.check_step(" in line)
+    with pytest.raises(CheckFailed, match="every temporal group to keep as many"):
+        exec(line.removeprefix("  reproduce  "), {})
 
 
 def test_json_has_one_entry_a_check(tokred: Call) -> None:
@@ -72,6 +91,10 @@ def test_bad_words_are_one_line_and_status_two(tokred: Call, tmp_path: Path) -> 
         ("random_drop", "--only", "check_everything"),
         ("random_drop", "--backbone", "vidoe"),
         (f"{tmp_path}/none.py:Mine",),
+        (),
+        ("random_drop", "--all"),
+        ("random_drop", "--profile", "depe"),
+        ("random_drop", "--deep", "--profile", "ci"),
     ):
         status, out, err = tokred("check", *words)
         assert (status, out) == (2, "")

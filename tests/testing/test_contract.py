@@ -11,8 +11,19 @@ import pytest
 import tokred
 from tokred.methods import EViT, FewerFrames, TopK
 from tokred.registry import build
-from tokred.testing import CHECKS, CheckFailed, check_reducer, default_backbones, parametrize_with_checks, run_checks
-from tokred.testing.contract import Bound, run_check
+from tokred.testing import (
+    CHECKS,
+    CheckFailed,
+    Profile,
+    StepExample,
+    check_reducer,
+    check_step,
+    default_backbones,
+    parametrize_with_checks,
+    run_checks,
+)
+from tokred.testing.contract import run_check
+from tokred.testing.pytests import Bound, Drawn
 
 WRONG = Path(__file__).parent / "wrong.py"
 VIDEO, IMAGE, *_ = default_backbones()
@@ -25,7 +36,7 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {}
 
 
 @parametrize_with_checks(BUILT_IN, expected_failures=EXPECTED_FAILURES)
-def test_every_method_keeps_the_contract(contract: Bound) -> None:
+def test_every_method_keeps_the_contract(contract: Bound | Drawn) -> None:
     outcome = contract()
     if outcome.check == "check_compile":
         assert outcome.detail == "in one graph"
@@ -35,7 +46,7 @@ def test_a_class_of_twenty_lines_keeps_the_contract() -> None:
     reducer = build(f"{WRONG}:Good")
     outcomes = check_reducer(reducer)
     assert {outcome.status for outcome in outcomes} <= {"passed", "skipped"}
-    assert {outcome.backbone for outcome in outcomes} == {"video", "image", "windows"}
+    assert {outcome.backbone for outcome in outcomes} == {"video", "image", "windows", "steps"}
     run = [outcome.check for outcome in outcomes]
     assert set(run) == {check.name for check in CHECKS}
     assert run.count("check_compile") == 1, "slow checks run on one backbone"
@@ -54,9 +65,28 @@ def test_a_failure_names_the_clause_what_was_expected_what_came_and_how_to_see_i
         "the schedule says)",
         "  got        25",
     ]
-    call = "check_reducer(OneTooMany(keep=0.25), only='check_token_count_is_scheduled')"
-    assert lines[6] == f"  reproduce  tokred.testing.{call}"
-    assert [outcome.status for outcome in caught.value.outcomes] == ["failed"]
+    call = f"check_reducer(tokred.build({spec!r}), only='check_token_count_is_scheduled')"
+    assert lines[6] == f"  reproduce  import tokred; tokred.testing.{call}"
+    assert [outcome.backbone for outcome in caught.value.outcomes] == ["video", "steps"]
+
+
+def test_a_drawn_failure_comes_with_its_smallest_example_and_a_line_that_shows_it_again() -> None:
+    """Not on the models, which never have a single patch: only drawn steps see it."""
+    with pytest.raises(CheckFailed, match="1 patch tokens after the step") as caught:
+        check_reducer(build(f"{WRONG}:WrongOnOneToken"), [VIDEO], only="check_token_count_is_scheduled")
+    (outcome,) = caught.value.outcomes
+    assert outcome.backbone == "steps"
+    assert "StepExample(grid=(1, 1, 1))" in outcome.detail
+    line = outcome.detail.splitlines()[-1].removeprefix("  reproduce  ")
+    with pytest.raises(CheckFailed, match="got        0"):
+        exec(line, {})
+
+
+def test_an_example_is_looked_at_again_with_all_checks_or_one() -> None:
+    outcomes = check_step(TopK(keep=0.5), StepExample(grid=(2, 2, 3), batch=2))
+    assert {outcome.status for outcome in outcomes} == {"passed", "skipped"}
+    (one,) = check_step(TopK, StepExample(strength=8), only="check_restore")
+    assert (one.check, one.status) == ("check_restore", "passed")
 
 
 def test_a_method_that_no_backbone_takes_fails_with_their_reasons() -> None:
@@ -88,6 +118,18 @@ def test_skips_carry_a_reason() -> None:
     assert [(o.status, o.detail) for o in outcomes] == [("skipped", "it declares no strength that could be zero")]
 
 
+def test_profiles_draw_more_and_a_profile_that_does_not_exist_is_refused() -> None:
+    outcomes = run_checks(TopK, [VIDEO], only="check_restore", profile=Profile("few", 7, backbones=1))
+    assert [(o.backbone, o.detail) for o in outcomes[1:]] == [
+        ("steps", "7 drawn steps"),
+        ("shapes", "1 drawn backbones"),
+    ]
+    with pytest.raises(ValueError, match="profile = 'depe' is not one of default, ci, deep"):
+        check_reducer(TopK, profile="depe")
+    with pytest.raises(ValueError, match="deep = True and profile = 'ci' contradict each other"):
+        check_reducer(TopK, deep=True, profile="ci")
+
+
 def test_capabilities_select_the_checks() -> None:
     from dataclasses import replace
 
@@ -104,6 +146,10 @@ def test_expected_failures_are_strict_and_must_name_something() -> None:
     mark = parametrize_with_checks([TopK], [VIDEO], {"topk": {"check_restore": "a reason"}})
     row = next(row for row in mark.args[1] if row.id == "topk-video-check_restore")
     assert row.marks[0].kwargs == {"reason": "a reason", "strict": True, "raises": CheckFailed}
+    drawn = {row.id: row for row in mark.args[1] if "drawn" in row.id}
+    assert drawn.keys() == {"topk-drawn", "topk-drawn-check_restore"}
+    assert drawn["topk-drawn-check_restore"].marks[0].kwargs["strict"]
+    assert "check_restore" not in {check.name for check in drawn["topk-drawn"].values[0].checks}
     with pytest.raises(ValueError, match="expected_failures: check_nothing is no reducer given, or no check"):
         parametrize_with_checks([TopK], [VIDEO], {"topk": {"check_nothing": "a reason"}})
     with pytest.raises(ValueError, match="expected_failures: tome is no reducer given, or no check"):
@@ -116,7 +162,8 @@ def test_check_reducer_needs_neither_pytest_nor_hypothesis() -> None:
         "import tokred\n"
         "from tokred.methods import TopK\n"
         "outcomes = tokred.testing.check_reducer(TopK(keep=0.5), only='check_restore')\n"
-        "print([o.status for o in outcomes])"
+        "print([o.status for o in outcomes], outcomes[-1].detail)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-    assert done.stdout.strip() == "['passed', 'passed', 'passed']", done.stderr
+    expected = "['passed', 'passed', 'passed', 'skipped'] hypothesis, which draws the examples, is not installed"
+    assert done.stdout.strip() == expected, done.stderr

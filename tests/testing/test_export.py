@@ -3,23 +3,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from testing.zoo import Specimen, about
 
 from tokred.methods import STA, TopK
 from tokred.testing import Case, default_backbones
 from tokred.testing.export import check_serialisation
 
 
-@pytest.mark.parametrize(
-    ("name", "check", "says"),
-    [
-        ("CarriesALambda", "check_serialisation", "pickle"),
-        ("HiddenSetting", "check_serialisation", "made of its settings"),
-        ("OtherWhenCompiled", "check_compile", "the same logits under torch.compile"),
-        ("NeedsAutograd", "check_inference_mode", "does not require grad"),
-    ],
-)
-def test_what_does_not_survive_export_is_caught(caught: Callable[..., str], name: str, check: str, says: str) -> None:
-    assert says in caught(name, check)
+@pytest.mark.parametrize("wrong", about("check_serialisation", "check_inference_mode"), ids=lambda wrong: wrong.reducer)
+def test_what_does_not_survive_export_is_caught(caught: Callable[..., str], wrong: Specimen) -> None:
+    assert wrong.says in caught(wrong.reducer, wrong.check, wrong.backbone)
 
 
 def test_a_class_inside_a_function_is_not_asked_to_be_pickled() -> None:

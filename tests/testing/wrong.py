@@ -15,7 +15,7 @@ from torch import Tensor
 import tokred
 from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
-from tokred.reducer import Capabilities, Site, Strength, keep_patches, keep_top
+from tokred.reducer import Capabilities, Promise, Site, Strength, keep_patches, keep_top
 from tokred.reduction import Fill, Keep, Merge, Reduction
 from tokred.schedule import Schedule, Step
 from tokred.tokens import Tokens
@@ -430,3 +430,121 @@ class CheapWhenPlanned(Good):
     def score(self, tokens: Tokens, probe: Probe) -> Tensor:
         x = tokens.patches.detach().float()
         return x.sum(-1) if bool((x == x[:, :1]).all()) else (x @ x.transpose(1, 2)).amax(dim=-1)
+
+
+class PruneRatioAsKeepRatio(Good):
+    """Takes the share to keep for the share to drop."""
+
+    def __init__(self, keep: float = 0.25) -> None:
+        super().__init__(keep)
+
+    def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
+        left = tokens.patch_count - site.left(tokens.patch_count)
+        return keep_top(tokens, self.score(tokens, probe), max(1, left))
+
+
+class SilentClamp(Good):
+    """Drops r tokens per block, or half of them where r is more, without a word."""
+
+    strength = "r"
+
+    def __init__(self, r: int = 8) -> None:
+        tokred.TokenReducer.__init__(self, Schedule(at=(1,), drop=r))
+
+    def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
+        return Promise(count - min(int(step.amount), count // 2))
+
+    def strength_range(self, geometry: Geometry) -> Strength:
+        return Strength("r", 0, geometry.grid.patches // 2, whole=True)
+
+    def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
+        left = tokens.patch_count - min(int(site.step.amount), tokens.patch_count // 2)
+        return keep_top(tokens, self.score(tokens, probe), left)
+
+
+class KeepsTheModel(Good):
+    """Holds the model that it was attached to, where no module list shows it."""
+
+    def prepare(self, geometry: Geometry, host: torch.nn.Module | None = None) -> None:
+        self.__dict__["owner"] = [host]
+
+
+class KeepsFeatures(Good):
+    """Collects the features of every forward."""
+
+    def __init__(self, keep: float = 0.5) -> None:
+        super().__init__(keep)
+        self.log: list[Tensor] = []
+
+    def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
+        self.log.append(tokens.x)
+        return super().reduce(tokens, probe, site)
+
+
+class HoldsTheMap(Good):
+    """Computes a whole attention map to read its columns, and does not declare it."""
+
+    capabilities = Capabilities(needs=frozenset({"query", "key"}), keeps_order=True)
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        logits = probe.q.detach().float() @ probe.k.detach().float().transpose(-1, -2) * probe.scale
+        return logits.softmax(dim=-1).mean(dim=(1, 2))[:, tokens.prefix :]
+
+
+class EagerOnly(Good):
+    """Ranks the other way round where fused attention is allowed."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        return super().score(tokens, probe) * (-1 if torch.backends.cuda.flash_sdp_enabled() else 1)
+
+
+class OverflowsHalf(Good):
+    """Weighs features by their squared length, which float16 cannot hold."""
+
+    @dataclass(frozen=True)
+    class Weighed(Keep):
+        def apply(self, x: Tensor, size: Tensor | None = None) -> Tensor:
+            return super().apply(x + 0 * (100 * x).square().sum(dim=-1, keepdim=True), size)
+
+    def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
+        keep = keep_top(tokens, self.score(tokens, probe), site.left(tokens.patch_count))
+        return self.Weighed(keep.index, keep.n_in)
+
+
+class RanksInHalf(Good):
+    """Adds features up in their own format."""
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        return tokens.patches.detach().abs().mean(-1)
+
+
+class ReadsOneChannel(Good):
+    """Ranks by the first channel, and declares that their order does not matter."""
+
+    capabilities = Capabilities(keeps_order=True, channel_blind=True)
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        return tokens.patches.detach()[..., 0].float()
+
+
+class NeverForgets(Good):
+    """Keeps state, as it declares, and reset leaves it there."""
+
+    capabilities = Capabilities(keeps_order=True, stateful=True)
+
+    def __init__(self, keep: float = 0.5) -> None:
+        super().__init__(keep)
+        self.seen = 0
+
+    def score(self, tokens: Tokens, probe: Probe) -> Tensor:
+        self.seen += 1
+        return torch.sin(super().score(tokens, probe) * self.seen)
+
+
+class WrongOnOneToken(Good):
+    """Fails only where a single patch token is there: what whole models never show."""
+
+    def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
+        if tokens.patch_count == 1:
+            return keep_patches(tokens, torch.zeros(tokens.x.shape[0], 0, dtype=torch.int64))
+        return super().reduce(tokens, probe, site)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 from tokred.probe import UndeclaredNeed
-from tokred.reducer import TokenReducer
 from tokred.testing import (
     costs,
     counts,
@@ -18,21 +15,29 @@ from tokred.testing import (
     export,
     graphs,
     identity,
+    memory,
     numerics,
+    pooling,
+    precision,
     programs,
     state,
     tokens,
 )
 from tokred.testing.case import Case, Subject, construct
 from tokred.testing.check import Check
-from tokred.testing.failures import Broken, CheckFailed, NotApplicable, Outcome
+from tokred.testing.example import StepExample
+from tokred.testing.failures import CheckFailed, NotApplicable, Outcome
 from tokred.testing.hosts import Backbone, default_backbones
+from tokred.testing.profiles import Profile, profile_of
+from tokred.testing.report import expectation, report, reproduce, spec_of
 
 CHECKS: tuple[Check, ...] = (
     declared.check_declared_needs,
     declared.check_declarations,
     identity.check_identity_at_zero,
+    identity.check_blocks_taken_apart,
     identity.check_fused_equals_eager,
+    pooling.check_pooling,
     identity.check_neutral_composition,
     identity.check_detach_leaves_nothing,
     counts.check_token_count_is_scheduled,
@@ -46,11 +51,15 @@ CHECKS: tuple[Check, ...] = (
     numerics.check_gradients,
     numerics.check_dtypes,
     numerics.check_degenerate_inputs,
+    precision.check_decides_in_float32,
+    precision.check_channel_order,
     state.check_determinism,
     state.check_no_global_state,
     state.check_no_state_between_forwards,
+    state.check_reset_forgets,
     state.check_tokens_untouched,
     state.check_threads,
+    memory.check_memory,
     export.check_serialisation,
     export.check_inference_mode,
     costs.check_counted_flops,
@@ -67,20 +76,43 @@ ATTACHES = "check_attaches"
 
 
 def check_reducer(
-    reducer: Subject, backbones: Sequence[Backbone] | None = None, only: str | None = None
+    reducer: Subject,
+    backbones: Sequence[Backbone] | None = None,
+    only: str | None = None,
+    *,
+    deep: bool = False,
+    profile: str | None = None,
 ) -> tuple[Outcome, ...]:
-    """Check that a reducer keeps the contract.
+    """Check that a reducer keeps the contract: on small models, and on drawn examples of single steps.
 
     Args:
         reducer: a class, checked with its defaults (at a middle strength if the defaults do nothing), or an instance.
         backbones: models to run on; default: a small video ViT, a small timm ViT with prefix tokens, a small VideoSwin.
         only: the name of one check.
+        deep: the profile "deep"; profile: "default" (40 drawn steps), "ci" (300, and drawn backbones), "deep" (10,000).
+            Drawing needs hypothesis; without it those outcomes are skipped.
     Returns:
         What passed, and what was skipped for which reason.
     Raises:
         CheckFailed: the clauses that are broken: what was expected, what came, how to see it again.
     """
-    outcomes = run_checks(reducer, backbones, only)
+    return _passed(run_checks(reducer, backbones, only, profile=profile_of(profile, deep)))
+
+
+def check_step(reducer: Subject, example: StepExample, only: str | None = None) -> tuple[Outcome, ...]:
+    """Look at one example of a step again, as a report of ``check_reducer`` says.
+
+    Args:
+        only: the name of one check.
+    Raises:
+        CheckFailed: as ``check_reducer``. Refused: the reducer does not take such tokens.
+    """
+    from tokred.testing.search import look_at
+
+    return _passed(look_at(construct(reducer), example, [check for check in _chosen(only) if check.drawn]))
+
+
+def _passed(outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
     failed = tuple(outcome for outcome in outcomes if outcome.status == "failed")
     if failed:
         clauses = len({outcome.check for outcome in failed})
@@ -89,27 +121,33 @@ def check_reducer(
     return outcomes
 
 
+def _chosen(only: str | None) -> tuple[Check, ...]:
+    chosen = CHECKS if only is None else tuple(check for check in CHECKS if check.name == only)
+    if not chosen and only != ATTACHES:
+        raise ValueError(f"only = {only!r} is not one of {', '.join(check.name for check in CHECKS)}")
+    return chosen
+
+
 def run_checks(
     reducer: Subject,
     backbones: Sequence[Backbone] | None = None,
     only: str | None = None,
     progress: Callable[[Outcome], None] = lambda _: None,
+    profile: Profile | None = None,
 ) -> tuple[Outcome, ...]:
     """All outcomes of ``check_reducer``, failures included.
 
     Args:
-        progress: called with each outcome as it comes.
+        progress: called with each outcome as it comes; profile: what is drawn, None = nothing.
     Raises:
         ValueError: ``only`` is no check.
     """
-    chosen = CHECKS if only is None else tuple(check for check in CHECKS if check.name == only)
-    if not chosen and only != ATTACHES:
-        raise ValueError(f"only = {only!r} is not one of {', '.join(check.name for check in CHECKS)}")
+    chosen = _chosen(only)
     outcomes: list[Outcome] = []
     refused: list[str] = []
     done: set[str] = set()
     for backbone in default_backbones() if backbones is None else backbones:
-        case = _case(reducer, backbone)
+        case = case_of(reducer, backbone)
         if isinstance(case, str):
             refused.append(case)
             continue
@@ -123,11 +161,28 @@ def run_checks(
                 outcomes.append(run_check(check, case))
                 progress(outcomes[-1])
     if not outcomes:
-        text = _report(
-            ATTACHES, "a reducer runs on some backbone", reducer, "all", "one that accepts it", "; ".join(refused)
+        again, got = reproduce(reducer, ATTACHES), "; ".join(refused)
+        text = report(
+            ATTACHES, "a reducer runs on some backbone", reducer, "on all backbones", "one that accepts it", got, again
         )
-        outcomes.append(Outcome(ATTACHES, "all", _spec(reducer), "failed", text))
+        outcomes.append(Outcome(ATTACHES, "all", spec_of(reducer), "failed", text))
+    elif profile is not None and not any(outcome.check == ATTACHES for outcome in outcomes):
+        for outcome in drawn_outcomes(reducer, chosen, profile):
+            outcomes.append(outcome)
+            progress(outcome)
     return tuple(outcomes)
+
+
+def drawn_outcomes(reducer: Subject, checks: Sequence[Check], profile: Profile) -> tuple[Outcome, ...]:
+    """Checks on what hypothesis draws: steps, and the backbones that the profile asks for."""
+    if importlib.util.find_spec("hypothesis") is None:
+        why = "hypothesis, which draws the examples, is not installed"
+        return tuple(Outcome(check.name, "steps", spec_of(reducer), "skipped", why) for check in checks if check.drawn)
+    from tokred.testing.search import search_backbones, search_steps
+
+    given = construct(reducer)
+    found = search_steps(given, checks, profile)
+    return (*found, *(search_backbones(given, checks, profile, run_check) if profile.backbones else ()))
 
 
 def run_check(check: Check, case: Case) -> Outcome:
@@ -141,80 +196,15 @@ def run_check(check: Check, case: Case) -> Outcome:
     except NotApplicable as inapplicable:
         return Outcome(check.name, case.backbone, spec, "skipped", str(inapplicable))
     except Exception as error:
-        expected, got = _expectation(error)
-        text = _report(check.name, check.clause, case.reducer, case.backbone, expected, got)
+        expected, got = expectation(error)
+        where, again = f"on the {case.backbone} backbone", reproduce(case.reducer, check.name)
+        text = report(check.name, check.clause, case.reducer, where, expected, got, again)
         return Outcome(check.name, case.backbone, spec, "failed", text)
     return Outcome(check.name, case.backbone, spec, "passed", told or "")
 
 
-def parametrize_with_checks(
-    reducers: Sequence[Subject],
-    backbones: Sequence[Backbone] | None = None,
-    expected_failures: Mapping[str, Mapping[str, str]] | None = None,
-) -> Any:
-    """A pytest decorator: one test for each reducer, backbone and check that applies, as argument ``contract``.
-
-    ::
-
-        @parametrize_with_checks([Mine, Other(keep=0.5)])
-        def test_contract(contract):
-            contract()
-
-    Args:
-        expected_failures: spec of the reducer -> check -> reason. Strict: a check that passes fails the test, until
-            its entry is taken out.
-    Raises:
-        ValueError: an entry that names no reducer given, or no check.
-    """
-    import pytest
-
-    expected = dict(expected_failures or {})
-    names = {check.name for check in CHECKS}
-    specs = [_spec(reducer) for reducer in reducers]
-    for spec, entries in expected.items():
-        if spec not in specs or entries.keys() - names:
-            wrong = spec if spec not in specs else ", ".join(sorted(entries.keys() - names))
-            raise ValueError(f"expected_failures: {wrong} is no reducer given, or no check")
-    rows = []
-    for reducer, spec in zip(reducers, specs, strict=True):
-        done: set[str] = set()
-        for backbone in default_backbones() if backbones is None else backbones:
-            for check in CHECKS:
-                if check.once and check.name in done:
-                    continue
-                done.add(check.name)
-                reason = expected.get(spec, {}).get(check.name)
-                marks = [pytest.mark.xfail(reason=reason, strict=True, raises=CheckFailed)] if reason else []
-                row = Bound(check, reducer, backbone)
-                rows.append(pytest.param(row, marks=marks, id=f"{spec}-{backbone.name}-{check.name}"))
-    return pytest.mark.parametrize("contract", rows)
-
-
-class Bound:
-    """A check with the reducer and the backbone that it will run on, for pytest."""
-
-    def __init__(self, check: Check, reducer: Subject, backbone: Backbone) -> None:
-        self.check = check
-        self.reducer = reducer
-        self.backbone = backbone
-
-    def __call__(self) -> Outcome:
-        """Run it. Raises: CheckFailed; pytest's skip with the reason where it does not apply."""
-        import pytest
-
-        case = _case(self.reducer, self.backbone)
-        outcome = run_check(self.check, case) if isinstance(case, Case) else case
-        if isinstance(outcome, str):
-            pytest.skip(outcome)
-        if outcome.status == "skipped":
-            pytest.skip(outcome.detail)
-        if outcome.status == "failed":
-            raise CheckFailed(outcome.detail, (outcome,))
-        return outcome
-
-
 @lru_cache(maxsize=64)
-def _case(reducer: Subject, backbone: Backbone) -> Case | Outcome | str:
+def case_of(reducer: Subject, backbone: Backbone) -> Case | Outcome | str:
     """The case; the reason why the backbone refuses it; or the failure to make it."""
     try:
         return Case(reducer, backbone)
@@ -222,44 +212,8 @@ def _case(reducer: Subject, backbone: Backbone) -> Case | Outcome | str:
         return str(inapplicable)
     except Exception as error:
         name = declared.check_declared_needs.name if isinstance(error, UndeclaredNeed) else ATTACHES
-        expected, got = _expectation(error)
+        expected, got = expectation(error)
         clause = "a reducer attaches, and reads only what it declares"
-        text = _report(name, clause, reducer, backbone.name, expected, got)
-        return Outcome(name, backbone.name, _spec(reducer), "failed", text)
-
-
-def _expectation(error: Exception) -> tuple[str, str]:
-    if isinstance(error, Broken):
-        return error.expected, error.got
-    if isinstance(error, UndeclaredNeed):
-        return "every statistic that is read to be declared in Capabilities.needs", str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
-    return "no exception", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-
-
-def _report(check: str, clause: str, reducer: Subject, backbone: str, expected: str, got: str) -> str:
-    call = _call(reducer)
-    return (
-        f"{check}: {clause}\n"
-        f"  reducer    {_spec(reducer)} on the {backbone} backbone\n"
-        f"  expected   {expected}\n"
-        f"  got        {got}\n"
-        f"  reproduce  tokred.testing.check_reducer({call}, only={check!r})"
-    )
-
-
-def _call(reducer: Subject) -> str:
-    """The constructor call that makes the reducer again."""
-    if isinstance(reducer, type):
-        return reducer.__name__
-    parameters = inspect.signature(type(reducer).__init__).parameters
-    changed = {k: v for k, v in reducer.config.items() if k not in parameters or v != parameters[k].default}
-    settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-    return f"{type(reducer).__name__}({settings})"
-
-
-def _spec(reducer: Subject) -> str:
-    if isinstance(reducer, TokenReducer):
-        return reducer.spec
-    return reducer.method or reducer.__name__ if isinstance(reducer, type) else construct(reducer).spec
+        where, again = f"on the {backbone.name} backbone", reproduce(reducer, name)
+        text = report(name, clause, reducer, where, expected, got, again)
+        return Outcome(name, backbone.name, spec_of(reducer), "failed", text)
