@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tokred.backbones import adapter_for
 from tokred.backbones.adapter import Adapter, Unsupported
 from tokred.backbones.verify import verify_adapter
+from tokred.backbones.windowed import padding_notes
 from tokred.compose import parts_of
 from tokred.driver import Observe, actions_of, recorder, run_blocks
 from tokred.driver import perform as perform_step
@@ -63,6 +64,9 @@ class Attached(nn.Module):
         self.notes: tuple[str, ...] = (
             tuple(reducer.check(geometry)) if self.plan is None else self.plan.notes
         ) + tuple(reducer.describe(geometry))
+        if self.plan is not None and getattr(adapter, "skip_replicas", False):
+            place = next((p.device for p in host.parameters()), torch.device("cpu"))
+            self.notes += padding_notes(geometry, self.plan, place)
         if reducer.capabilities.stateful and adapter.checkpoints(host):
             self.notes += ("gradient checkpointing is off: a block that runs again would move the state on twice",)
         self._actions = actions_of(self._parts, geometry)

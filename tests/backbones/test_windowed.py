@@ -13,13 +13,18 @@ from parity_swin import attention
 from torch import Tensor
 
 from tokred.advance import advance
+from tokred.attach import attach
 from tokred.backbones import windowed
 from tokred.backbones.swin_layers import SwinBlock
 from tokred.backbones.videoswin_adapter import VideoSwinAdapter
 from tokred.cover import Cover
 from tokred.gather import take
+from tokred.measure.flops import count
+from tokred.measure.handles import fvcore_macs
+from tokred.methods import RandomDrop
 from tokred.probe import Probe
 from tokred.reduction import Fuse, Keep, Merge, Reduction
+from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens
 
 DIM = 12
@@ -299,3 +304,26 @@ def test_statistics_need_the_attention_inside_windows() -> None:
     for name in ("attention", "mean_query_row"):
         with pytest.raises(Exception, match=f"{name} does not exist here: the attention is not that of all tokens"):
             getattr(probe, name)
+
+
+def test_windows_that_are_filled_up_to_the_fullest_one_are_noted() -> None:
+    """What runs is more than the count without replicas, and at most the published one: fvcore counts it."""
+    model, pixels = default_backbones()[-1].build()
+    fast = attach(model, RandomDrop(0.5, at=(1,)))
+    assert fast.plan is not None
+    assert fast.notes == (
+        "attention of block 2: every window runs as many queries as the fullest one, so more than the multiply-adds "
+        "without replicas, and at most the published ones",
+    )
+    report = count(fast.geometry, fast.plan)
+    ran = fvcore_macs(fast, (pixels[:1],)).macs
+    assert report.executed_macs < ran < report.executed_macs + report.skipped
+    assert not attach(model, RandomDrop(0.5, at=(1,)), skip_replicas=False).notes
+    cuda = windowed.padding_notes(fast.geometry, fast.plan, torch.device("cuda"))
+    assert cuda == windowed.padding_notes(fast.geometry, fast.plan, torch.device("cpu")), "all windows here are small"
+
+
+def test_large_windows_on_a_cpu_run_exactly_their_queries() -> None:
+    assert windowed.exact_form(96, torch.device("cpu"))
+    assert not windowed.exact_form(95, torch.device("cpu"))
+    assert not windowed.exact_form(392, torch.device("cuda"))

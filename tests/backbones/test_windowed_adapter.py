@@ -214,8 +214,9 @@ def test_gradients_reach_every_weight_and_agree_between_the_forms(spec: str) -> 
     [
         ("evit:score=class", r"evit:.* needs a class token; tokred.VideoSwin has none here"),
         ("evit:score=mean_query", r"needs mean_query_row, which tokred.VideoSwin does not have: its attention stays"),
-        ("ats", r"ats needs mean_query_row"),
-        ("dynamicvit", r"cannot be trained on a backbone with windows"),
+        ("ats:score=mean_query", r"ats:.* needs mean_query_row"),
+        ("eventful:r=8", r"not computed token by token here: their windows reach over several frames"),
+        ("stvit_r", r"this one has stages, whose grids differ: stvit runs here"),
     ],
 )
 def test_methods_that_need_what_windows_do_not_have_are_refused_with_the_reason(spec: str, message: str) -> None:

@@ -8,17 +8,21 @@ so the form that skips them gives the same tokens with fewer multiply-adds.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokred.backbones.geometry import Geometry
 from tokred.backbones.windows import BiasedAttention, WindowLayout, attend_windows, relative_bias, window_bias
 from tokred.cover import Cover
 from tokred.gather import scatter_sum, take
 from tokred.precision import full_precision, wide
 from tokred.saliency import RowStatistics
+
+if TYPE_CHECKING:
+    from tokred.plan import Plan
 
 LOOP_VOLUME = 96
 """Places of a window from which windows are computed one by one: a larger one alone keeps the cores busy."""
@@ -54,6 +58,32 @@ def attend_whole(attn: Projections, qkv: Tensor, cover: Cover, layout: WindowLay
     return out if cover.complete else to_tokens(out, cover, qkv.shape[1])
 
 
+def exact_form(volume: int, device: torch.device) -> bool:
+    """Whether every window runs exactly its own queries; else all run as many as the fullest one."""
+    return volume >= LOOP_VOLUME and device.type != "cuda"
+
+
+def padding_notes(geometry: Geometry, plan: Plan, device: torch.device) -> tuple[str, ...]:
+    """What the count without queries of replicas leaves out: windows that are filled up to the fullest one.
+
+    How many that are depends on the content, so it is said and not counted.
+    """
+    blocks = []
+    for block, (queries, grid) in enumerate(zip(plan.queries, plan.grids, strict=True)):
+        asked = geometry.stages[geometry.stage_of(block)].window
+        sizes = [min(size, length) for size, length in zip(asked, grid, strict=True)]
+        single = all(size == length for size, length in zip(sizes, grid, strict=True))
+        if queries < grid.patches and not single and not exact_form(math.prod(sizes), device):
+            blocks.append(str(block))
+    if not blocks:
+        return ()
+    where = f"block{'s' if len(blocks) > 1 else ''} {', '.join(blocks)}"
+    return (
+        f"attention of {where}: every window runs as many queries as the fullest one, so more than the multiply-adds "
+        "without replicas, and at most the published ones",
+    )
+
+
 def attend_kept(attn: Projections, qkv: Tensor, cover: Cover, layout: WindowLayout, scale: float) -> Tensor:
     """The same without queries of replicas; every token must have one place.
 
@@ -66,8 +96,7 @@ def attend_kept(attn: Projections, qkv: Tensor, cover: Cover, layout: WindowLayo
     if qkv.shape[0] == 0:
         return qkv[..., : qkv.shape[2] // 3]
     slots, order = layout.slot[cover.home].sort(dim=1)  # window by window, in the windows' own order
-    one_by_one = layout.volume >= LOOP_VOLUME and not qkv.is_cuda
-    form = _one_by_one if one_by_one else _padded
+    form = _one_by_one if exact_form(layout.volume, qkv.device) else _padded
     return form(attn, qkv, cover, slots, order, layout, scale)
 
 

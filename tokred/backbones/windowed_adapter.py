@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokred.backbones.adapter import Adapter, Attended, Crossed, Fed, cross_to, mean_tokens
+from tokred.backbones.adapter import Adapter, Attended, Crossed, Fed, Unsupported, cross_to, mean_tokens
 from tokred.backbones.attention import shrink_pixels
 from tokred.backbones.geometry import Geometry
+from tokred.backbones.parts import BlockParts
 from tokred.backbones.windowed import Projections, WindowStatistics, attend_kept, attend_whole, heads_of
 from tokred.backbones.windows import window_layout
 from tokred.cover import Cover
@@ -111,6 +112,12 @@ class WindowedAdapter(Adapter):
         parts = self.parts(block)
         branch = parts.mlp(parts.norm2(x))
         return Fed(x + parts.branch(branch), branch)
+
+    def token_parts(self, block: nn.Module) -> BlockParts:
+        raise Unsupported(
+            f"the blocks of {self.name} are not computed token by token here: their windows reach over several frames and "
+            "need them whole, so no token can be taken over from the frame before"
+        )
 
     def run(self, block: nn.Module, tokens: Tokens) -> Tensor:
         return self.feed(block, self.attend(block, tokens, None).x).x
