@@ -50,7 +50,7 @@ class GatedBlock:
     """One block's state over time.
 
     Attributes:
-        frames: frames since the flush, which was number 1.
+        frames: frames since the flush, which was number 1; without a refresh 2 is any later one.
         chosen: what each gate sent on the last frame, by gate; empty after a flush.
     """
 
@@ -84,7 +84,8 @@ class GatedBlock:
         attended, kept = self._attend(parts, qkv, gated.chosen, before, select)
         y = self._gated("projection", attended.to(x.dtype), parts.project) + (x if kept is None else take(x, kept))
         out = self._gated("mlp", y, _both(parts.norm2, parts.feed)) if early else self._mlp(parts, y)
-        self.frames += 1
+        # A number that nothing reads would make each frame another graph for torch.compile.
+        self.frames = self.frames + 1 if self.settings.refresh else min(self.frames + 1, 2)
         return out + y
 
     def refuses(self, x: Tensor) -> str | None:

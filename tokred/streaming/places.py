@@ -37,7 +37,12 @@ def write(state: Tensor, chosen: Chosen, values: Tensor, dim: int) -> Tensor:
 
 
 def sealed(state: Tensor) -> bool:
-    """Whether state was made in inference mode and may not be written on any more."""
+    """Whether state was made in inference mode and may not be written on any more.
+
+    A graph that is being compiled cannot ask: it takes a copy, which is right either way.
+    """
+    if torch.compiler.is_compiling():
+        return True
     return state.is_inference() and not torch.is_inference_mode_enabled()
 
 
