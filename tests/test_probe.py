@@ -90,8 +90,8 @@ def test_a_statistic_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_declared_row_statistics_are_computed() -> None:
-    assert probe(needs=frozenset({"received"}))._rows(None).negative_entropy is None
-    assert probe(needs=frozenset({"entropy"}))._rows(None).received is None
+    assert probe(needs=frozenset({"received"}))._rows(None, "entropy").negative_entropy is None
+    assert probe(needs=frozenset({"entropy"}))._rows(None, "received").received is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -20,6 +20,7 @@ from tokred.backbones.geometry import Geometry
 from tokred.probe import Probe
 from tokred.reducer import SITES, Site, TokenReducer
 from tokred.reduction import Reduction
+from tokred.saliency import RowsWanted
 from tokred.schedule import ScheduleError, Step
 from tokred.tokens import Grid, Tokens
 
@@ -144,7 +145,7 @@ def run_block(
     ):
         tokens = tokens.with_x(adapter.run(block, tokens))
     else:
-        attended = adapter.attend(block, tokens, log_size)
+        attended = adapter.attend(block, tokens, log_size, _rows_wanted(actions, tokens))
         tokens = tokens.with_x(attended.x)
 
     def look(action: Action) -> Probe:
@@ -158,6 +159,7 @@ def run_block(
             needs=action.reducer.capabilities.needs,
             moves=tuple(moves),
             statistics=None if attended is None else attended.statistics,
+            rows=None if attended is None else attended.rows,
         )
 
     branch: Tensor | None = None
@@ -236,6 +238,21 @@ def _evaluate(
 def _log_size(tokens: Tokens, proportional: bool) -> Tensor | None:
     # On a whole grid a merged token stands on each of its places, so its mass is in the attention already.
     return tokens.size.log() if proportional and tokens.size is not None and tokens.cover is None else None
+
+
+def _rows_wanted(actions: tuple[Action, ...], tokens: Tokens) -> RowsWanted | None:
+    """Row statistics that the first step behind the attention will read; after it the rows are no longer these."""
+    readers = [*_at("after_attention", actions), *_at("after_block", actions)]
+    if not readers:
+        return None
+    needs = readers[0].reducer.capabilities.needs
+    # Who can do with the attention of the class token, or of the mean query, reads that where it is of all tokens, for
+    # the price of a single row.
+    single = ("class_row" in needs and tokens.has_class_token) or ("mean_query_row" in needs and tokens.cover is None)
+    received = "received" in needs and not single
+    if not received and "entropy" not in needs:
+        return None
+    return RowsWanted(received, "entropy" in needs, tokens.size)
 
 
 def _at(site: str, actions: tuple[Action, ...]) -> list[Action]:

@@ -23,7 +23,7 @@ from tokred.plan import Plan, StepCount
 from tokred.probe import Probe
 from tokred.reducer import Site, SmallerInput, TokenReducer
 from tokred.reduction import Reduction
-from tokred.saliency import RowStatistics
+from tokred.saliency import RowStatistics, RowsWanted
 from tokred.schedule import ScheduleError
 from tokred.tokens import Grid, Tokens
 
@@ -61,11 +61,15 @@ class DryAdapter(Adapter):
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return [nn.Identity()] * self._geometry.depth
 
-    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+    def attend(
+        self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+    ) -> Attended:
         x = tokens.x
         g = self._geometry.at(x.shape[2], tokens.grid)
         q, k, v = (self._fill(x.shape[0], g.heads, x.shape[1], g.head_dim) for _ in range(3))
-        return Attended(x, q, k, v, g.head_dim**-0.5, statistics=_NoStatistics(self, tokens) if g.stages else None)
+        statistics = _NoStatistics(self, tokens) if g.stages else None
+        rows = None if wanted is None or g.stages else _NoRows(self, x, g.heads * g.head_dim, log_size is not None)
+        return Attended(x, q, k, v, g.head_dim**-0.5, statistics=statistics, rows=rows)
 
     def cross(self, model: nn.Module, index: int, tokens: Tokens) -> Crossed | None:
         g = self._geometry
@@ -89,6 +93,36 @@ class DryAdapter(Adapter):
 
     def _fill(self, *shape: int) -> Tensor:
         return torch.ones(*shape, device=self.device)
+
+
+class _NoRows:
+    """Constant row statistics of all tokens; what a pass over all rows costs is added up on the adapter when they are
+    read, as if the statistics had passes of their own."""
+
+    def __init__(self, adapter: DryAdapter, x: Tensor, width: int, biased: bool) -> None:
+        self._adapter = adapter
+        self._row = x[..., 0]
+        self._macs = x.shape[1] ** 2 * width
+        self._biased = biased
+        self._passes: set[bool] = set()
+
+    @property
+    def received(self) -> Tensor:
+        return self._read(self._biased)
+
+    @property
+    def negative_entropy(self) -> Tensor:
+        return self._read(False)
+
+    @property
+    def sharpness(self) -> Tensor:
+        return self._read(False)
+
+    def _read(self, biased: bool) -> Tensor:
+        if biased not in self._passes:
+            self._passes.add(biased)
+            self._adapter.statistics_macs += self._macs
+        return self._row
 
 
 class _NoStatistics:
@@ -124,6 +158,8 @@ def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None,
     if grid is not None:
         geometry = replace(geometry, grid=grid)
     notes = tuple(reducer.check(geometry))
+    if any(held.is_meta for held in (*reducer.parameters(), *reducer.buffers())):
+        device = "meta"
     try:
         return _dry_run(_stand_in(reducer, geometry, device), geometry, notes, device)
     except NotImplementedError:
@@ -132,12 +168,14 @@ def dry_run(reducer: TokenReducer, geometry: Geometry, grid: Grid | None = None,
 
 
 def _stand_in(reducer: TokenReducer, geometry: Geometry, device: str) -> TokenReducer:
-    """The reducer for a dry run; a copy where state or parameters would change, in the mode that counts."""
-    if not (reducer.capabilities.stateful or reducer.capabilities.trainable):
+    """The reducer for a dry run; a copy where state or parameters would change, in the mode that counts, with its
+    parameters where the dry run's features are."""
+    held = [*reducer.parameters(), *reducer.buffers()]
+    if not (reducer.capabilities.stateful or reducer.capabilities.trainable or held):
         return reducer
     copied = copy.deepcopy(reducer).eval()
     copied.prepare(geometry)
-    return copied.to(device)
+    return copied.to(device, torch.float32)
 
 
 @torch.no_grad()

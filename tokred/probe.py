@@ -59,6 +59,8 @@ class Probe:
             statistics are those of the tokens that are left, among themselves.
         statistics: how to get attention statistics where attention is not that of all tokens with all tokens. They are
             taken through the moves like features.
+        rows: statistics that the attention kernel has found already: received attention with the mass bias, entropies
+            without. They hold until the first move.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Probe:
         needs: frozenset[str] | None = None,
         moves: tuple[Move, ...] = (),
         statistics: BlockStatistics | None = None,
+        rows: saliency.Rows | None = None,
     ) -> None:
         self._block_input = block_input
         self._qkv = (q, k, v)
@@ -86,6 +89,7 @@ class Probe:
         self.needs = needs
         self._moves = moves
         self._statistics = statistics
+        self._ready = None if moves else rows
         # A plain dict: functools.cached_property holds a lock up to Python 3.11, which torch.compile cannot trace.
         self._cache: dict[Any, Any] = {}
 
@@ -166,7 +170,7 @@ class Probe:
     def received(self) -> Tensor:
         """Received attention: column mean of the map over heads and rows (rows weighted by mass), (B, N), sums to 1."""
         self._declared("received")
-        received = self._rows(self.log_size).received
+        received = self._rows(self.log_size, "received").received
         assert received is not None
         return received
 
@@ -174,7 +178,7 @@ class Probe:
     def negative_entropy(self) -> Tensor:
         """sum_j P log P of each row of the head-averaged map without mass bias, (B, N), nats; higher = sharper."""
         self._declared("entropy")
-        negative = self._rows(None).negative_entropy
+        negative = self._rows(None, "entropy").negative_entropy
         assert negative is not None
         return negative
 
@@ -185,7 +189,7 @@ class Probe:
         Same order and differences, but not rounded to the precision of log(keys).
         """
         self._declared("entropy")
-        sharpness = self._rows(None).sharpness
+        sharpness = self._rows(None, "entropy").sharpness
         assert sharpness is not None
         return sharpness
 
@@ -207,8 +211,11 @@ class Probe:
             self._cache[name] = saliency.attention_row(query, self._part(1), self.scale, self.log_size)
         return self._cache[name]
 
-    def _rows(self, log_size: Tensor | None) -> saliency.RowStatistics:
+    def _rows(self, log_size: Tensor | None, part: str) -> saliency.Rows:
         """Statistics over all rows; one pass gives both when both are wanted and there is no mass bias."""
+        ready = self._ready
+        if ready is not None and (ready.received if part == "received" else ready.negative_entropy) is not None:
+            return ready
         key = ("rows", log_size is None)
         if key not in self._cache:
             wanted = self.needs if self.needs is not None else frozenset({"received", "entropy"})

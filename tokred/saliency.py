@@ -7,7 +7,7 @@ Notation: q, k (B, H, N, d); scale multiplies the logits; log_size (B, N) is add
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,31 @@ class RowStatistics(NamedTuple):
     received: Tensor | None
     negative_entropy: Tensor | None
     sharpness: Tensor | None
+
+
+class Rows(Protocol):
+    """Row statistics that may be computed when read; see ``RowStatistics``."""
+
+    @property
+    def received(self) -> Tensor | None: ...
+
+    @property
+    def negative_entropy(self) -> Tensor | None: ...
+
+    @property
+    def sharpness(self) -> Tensor | None: ...
+
+
+class RowsWanted(NamedTuple):
+    """What steps will read of a block's attention rows.
+
+    Args:
+        received: column means; entropy: row entropies; row_mass: (B, N) weight of each row in the column means.
+    """
+
+    received: bool
+    entropy: bool
+    row_mass: Tensor | None = None
 
 
 def attention_row(query: Tensor, k: Tensor, scale: float, log_size: Tensor | None = None) -> Tensor:

@@ -20,6 +20,7 @@ from tokred.cover import Pool
 from tokred.probe import BlockStatistics
 from tokred.reducer import SmallerInput
 from tokred.reduction import Reduction
+from tokred.saliency import Rows, RowsWanted
 from tokred.tokens import Grid, Tokens
 
 
@@ -30,7 +31,7 @@ class Unsupported(ValueError):
 class Attended(NamedTuple):
     """A block after its attention: features (B, N, C) with the residual added; q, k, v (B, H, N, d) as used, after
     any normalisation and before the scale; scale on q k^T; statistics of the attention where it is not that of all
-    tokens with all tokens."""
+    tokens with all tokens; rows: wanted row statistics that the kernel has found already."""
 
     x: Tensor
     q: Tensor
@@ -38,6 +39,7 @@ class Attended(NamedTuple):
     v: Tensor
     scale: float
     statistics: BlockStatistics | None = None
+    rows: Rows | None = None
 
 
 class Crossed(NamedTuple):
@@ -136,11 +138,15 @@ class Adapter(ABC):
         return Tokens(x, Grid(1, 1, 6))
 
     @abstractmethod
-    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+    def attend(
+        self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+    ) -> Attended:
         """The attention half of a block, with the host's own kernel.
 
         Args:
             tokens: features (B, N, C); log_size: (B, N) added to every logit towards a token, None = nothing.
+            wanted: row statistics that a step will read: a kernel that has them for less than a second pass may give
+                them (``Attended.rows``).
         """
 
     @abstractmethod

@@ -5,6 +5,24 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokred.backbones.rows import attend_rows, one_pass
+from tokred.saliency import RowStatistics, RowsWanted
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, log_size: Tensor | None, wanted: RowsWanted | None
+) -> tuple[Tensor, RowStatistics | None]:
+    """Attention (B, H, N, d) by the faster kernel, and what it found of the wanted statistics on the way.
+
+    Args:
+        wanted: row statistics that a step will read, None = none.
+    Returns:
+        The output; the statistics, None where fused attention ran and a second pass has to find them.
+    """
+    if wanted is not None and one_pass(q, k, v, log_size):
+        return attend_rows(q, k, v, scale, log_size, wanted)
+    return attend_fused(q, k, v, scale, log_size), None
+
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float, log_size: Tensor | None) -> Tensor:
     """Fused attention (B, H, N, d); the bias stays (B, 1, 1, N) and is skipped when there is none."""

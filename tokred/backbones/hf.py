@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokred.backbones.adapter import Adapter, Attended, Fed, mean_tokens
-from tokred.backbones.attention import attend_fused, shrink_pixels
+from tokred.backbones.attention import attend, shrink_pixels
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.hf_checks import check_hf_videomae, kernel_of
 from tokred.backbones.masked import attend_masked
 from tokred.backbones.positions import resample
 from tokred.reducer import SmallerInput
+from tokred.saliency import RowStatistics, RowsWanted
 from tokred.tokens import Grid, Tokens
 
 _NOT_HONOURED = ("output_attentions", "output_hidden_states", "head_mask", "bool_masked_pos")
@@ -96,7 +97,9 @@ class HFVideoMAEAdapter(Adapter):
             return [_FirstOutput(layer) for layer in layers]
         return cast(Sequence[nn.Module], layers)
 
-    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+    def attend(
+        self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+    ) -> Attended:
         x = tokens.x
         layer = _layer(block)
         attn = layer.attention.attention
@@ -108,12 +111,12 @@ class HFVideoMAEAdapter(Adapter):
         )
         scale = attn.attention_head_size**-0.5
         if tokens.policy is None:
-            out = _kernel(attn, q, k, v, scale, log_size)
+            out, rows = _kernel(attn, q, k, v, scale, log_size, wanted)
         else:
             dropout = float(attn.dropout.p if hasattr(attn, "dropout") else _dropout(attn)) if attn.training else 0.0
-            out = attend_masked(q, k, v, scale, tokens.policy, log_size, dropout)
+            out, rows = attend_masked(q, k, v, scale, tokens.policy, log_size, dropout), None
         out = out.transpose(1, 2).reshape(b, n, -1)
-        return Attended(layer.attention.output(out, y) + x, q, k, v, scale)
+        return Attended(layer.attention.output(out, y) + x, q, k, v, scale, rows=rows)
 
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         layer = _layer(block)
@@ -173,23 +176,25 @@ def _projections(attn: Any, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return attn.query(y), attn.key(y), attn.value(y)
 
 
-def _kernel(attn: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, log_size: Tensor | None) -> Tensor:
-    """The host's kernel, (B, H, N, d), with an optional bias on the columns."""
+def _kernel(
+    attn: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, log_size: Tensor | None, wanted: RowsWanted | None
+) -> tuple[Tensor, RowStatistics | None]:
+    """The host's kernel, (B, H, N, d), with an optional bias on the columns; with fused attention, row statistics."""
     dropout = float(attn.dropout.p if hasattr(attn, "dropout") else _dropout(attn)) if attn.training else 0.0
     if kernel_of(attn) == "sdpa" and dropout == 0.0:
-        return attend_fused(q, k, v, scale, log_size)
+        return attend(q, k, v, scale, log_size, wanted)
     bias = None if log_size is None else log_size[:, None, None].to(q.dtype)
     if kernel_of(attn) == "sdpa":
         mask = None if bias is None else bias.expand(-1, -1, q.shape[2], -1)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale), None
     eager = getattr(sys.modules[type(attn).__module__], "eager_attention_forward", None)
     if eager is not None and bias is None:
-        return eager(attn, q, k, v, None, scaling=scale, dropout=dropout)[0].transpose(1, 2)
+        return eager(attn, q, k, v, None, scaling=scale, dropout=dropout)[0].transpose(1, 2), None
     logits = q @ k.transpose(-2, -1)
     logits = logits * scale if hasattr(attn, "scaling") else logits / math.sqrt(attn.attention_head_size)
     if bias is not None:
         logits = logits + bias
-    return F.dropout(logits.softmax(dim=-1), p=dropout, training=attn.training) @ v
+    return F.dropout(logits.softmax(dim=-1), p=dropout, training=attn.training) @ v, None
 
 
 def _loss(config: Any, labels: Tensor, logits: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from tokred.backbones.adapter import Adapter, Attended, Fed, Unsupported, token_weights, weighted_mean
-from tokred.backbones.attention import shrink_pixels
+from tokred.backbones.attention import attend, shrink_pixels
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.masked import attend_masked
 from tokred.backbones.parts import BlockParts
 from tokred.backbones.timm_checks import check_timm_vit
 from tokred.reducer import SmallerInput
+from tokred.saliency import RowStatistics, RowsWanted
 from tokred.tokens import Grid, Tokens
 
 
@@ -91,7 +92,9 @@ class TimmViTAdapter(Adapter):
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], _any(model).blocks)
 
-    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+    def attend(
+        self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+    ) -> Attended:
         x = tokens.x
         blk = _any(block)
         attn = blk.attn
@@ -104,16 +107,17 @@ class TimmViTAdapter(Adapter):
         # Fused attention scales by the head width whatever attn.scale says, as in the host.
         scale = attn.head_dim**-0.5 if attn.fused_attn else attn.scale
         if tokens.policy is None:
-            y = _kernel(attn, q, k, v, log_size)
+            y, rows = _kernel(attn, q, k, v, log_size, wanted)
         else:
-            y = attend_masked(q, k, v, scale, tokens.policy, log_size, attn.attn_drop.p if attn.training else 0.0)
+            dropout = attn.attn_drop.p if attn.training else 0.0
+            y, rows = attend_masked(q, k, v, scale, tokens.policy, log_size, dropout), None
         y = y.transpose(1, 2).flatten(2)
         if hasattr(attn, "norm"):
             y = attn.norm(y)
         if opened is not None:
             y = y * opened
         y = attn.proj_drop(attn.proj(y))
-        return Attended(x + blk.drop_path1(blk.ls1(y)), q, k, v, scale)
+        return Attended(x + blk.drop_path1(blk.ls1(y)), q, k, v, scale, rows=rows)
 
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         blk = _any(block)
@@ -162,17 +166,23 @@ class TimmViTAdapter(Adapter):
         return vit.forward_head(features, pre_logits=True) if mean is None else mean
 
 
-def _kernel(attn: Any, q: Tensor, k: Tensor, v: Tensor, log_size: Tensor | None) -> Tensor:
-    """timm's own two kernels, with an optional bias on the columns; the same calls, so the same bits."""
+def _kernel(
+    attn: Any, q: Tensor, k: Tensor, v: Tensor, log_size: Tensor | None, wanted: RowsWanted | None
+) -> tuple[Tensor, RowStatistics | None]:
+    """timm's own two kernels, with an optional bias on the columns; the same calls, so the same bits. Where row
+    statistics are wanted of fused attention, one pass for both."""
+    dropout = attn.attn_drop.p if attn.training else 0.0
+    if attn.fused_attn and dropout == 0 and wanted is not None:
+        return attend(q, k, v, attn.head_dim**-0.5, log_size, wanted)
     bias = None if log_size is None else log_size[:, None, None].to(q.dtype)
     if attn.fused_attn:
         mask = None if bias is None else bias.expand(-1, -1, q.shape[2], -1)
-        dropout = attn.attn_drop.p if attn.training else 0.0
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        attention = torch.nn.functional.scaled_dot_product_attention
+        return attention(q, k, v, attn_mask=mask, dropout_p=dropout), None
     logits = (q * attn.scale) @ k.transpose(-2, -1)
     if bias is not None:
         logits = logits + bias
-    return attn.attn_drop(logits.softmax(dim=-1)) @ v
+    return attn.attn_drop(logits.softmax(dim=-1)) @ v, None
 
 
 def _embed_smaller(vit: Any, pixels: Tensor, rows: int, columns: int) -> Tensor:

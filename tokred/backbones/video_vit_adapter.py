@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from tokred.backbones.adapter import Adapter, Attended, Fed, mean_tokens, token_weights
-from tokred.backbones.attention import attend_fused, shrink_pixels
+from tokred.backbones.attention import attend, shrink_pixels
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.guards import refuse_hooks, refuse_overrides, require_type
 from tokred.backbones.masked import attend_masked
@@ -16,6 +16,7 @@ from tokred.backbones.parts import BlockParts
 from tokred.backbones.positions import resample
 from tokred.backbones.videomae import Attention, Block, VideoViT
 from tokred.reducer import SmallerInput
+from tokred.saliency import RowsWanted
 from tokred.tokens import Grid, Tokens
 
 
@@ -73,17 +74,19 @@ class VideoViTAdapter(Adapter):
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], _vit(model).blocks)
 
-    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+    def attend(
+        self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+    ) -> Attended:
         x = tokens.x
         blk = cast(Block, block)
         attn = blk.attn
         q, k, v = attn.heads(blk.norm1(x))
         if tokens.policy is None:
-            out = attend_fused(q, k, v, attn.scale, log_size)
+            out, rows = attend(q, k, v, attn.scale, log_size, wanted)
         else:
-            out = attend_masked(q, k, v, attn.scale, tokens.policy, log_size)
+            out, rows = attend_masked(q, k, v, attn.scale, tokens.policy, log_size), None
         out = attn.proj(out.transpose(1, 2).flatten(2))
-        return Attended(x + blk.attention_branch(out), q, k, v, attn.scale)
+        return Attended(x + blk.attention_branch(out), q, k, v, attn.scale, rows=rows)
 
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         blk = cast(Block, block)

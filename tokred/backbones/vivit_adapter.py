@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from tokred.backbones.adapter import Adapter, Attended, Fed
-from tokred.backbones.attention import attend_fused, shrink_pixels
+from tokred.backbones.attention import attend, shrink_pixels
 from tokred.backbones.geometry import Geometry
 from tokred.backbones.guards import refuse_hooks, refuse_overrides, require_type
 from tokred.backbones.masked import attend_masked
 from tokred.backbones.parts import BlockParts
 from tokred.backbones.vivit import ViViT, ViViTBlock
 from tokred.reducer import SmallerInput
+from tokred.saliency import RowsWanted
 from tokred.tokens import Grid, Tokens
 
 
@@ -77,16 +78,18 @@ class ViViTAdapter(Adapter):
     def blocks(self, model: nn.Module) -> Sequence[nn.Module]:
         return cast(Sequence[nn.Module], _vivit(model).spatial_model.backbone.blocks)
 
-    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+    def attend(
+        self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+    ) -> Attended:
         x = tokens.x
         blk = cast(ViViTBlock, block)
         q, k, v = blk.heads(blk.input_layer_norm(x))
         scale = blk.head_dim**-0.5
         if tokens.policy is None:
-            out = attend_fused(q, k, v, scale, log_size)
+            out, rows = attend(q, k, v, scale, log_size, wanted)
         else:
-            out = attend_masked(q, k, v, scale, tokens.policy, log_size)
-        return Attended(x + blk.projection(out.transpose(1, 2).flatten(2)), q, k, v, scale)
+            out, rows = attend_masked(q, k, v, scale, tokens.policy, log_size), None
+        return Attended(x + blk.projection(out.transpose(1, 2).flatten(2)), q, k, v, scale, rows=rows)
 
     def feed(self, block: nn.Module, x: Tensor) -> Fed:
         blk = cast(ViViTBlock, block)

@@ -19,6 +19,7 @@ from tokred.backbones.windows import window_layout
 from tokred.cover import Cover
 from tokred.gather import take
 from tokred.reducer import SmallerInput
+from tokred.saliency import RowsWanted
 from tokred.tokens import Grid, Tokens
 
 Unary = Callable[[Tensor], Tensor]
@@ -95,7 +96,9 @@ class WindowedAdapter(Adapter):
         x = torch.randn(1, grid.patches, stage.dim, generator=generator)
         return Tokens(x, grid, groups=grid.t, cover=Cover.whole(grid, 1, x.device, stage.window))
 
-    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+    def attend(
+        self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+    ) -> Attended:
         parts, cover = self.parts(block), _cover(tokens)
         attn = parts.attn
         layout = window_layout(tokens.grid, parts.window, parts.shifted, tokens.x.device)
