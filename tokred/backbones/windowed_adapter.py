@@ -118,8 +118,8 @@ class WindowedAdapter(Adapter):
 
     def token_parts(self, block: nn.Module) -> BlockParts:
         raise Unsupported(
-            f"the blocks of {self.name} are not computed token by token here: their windows reach over several frames and "
-            "need them whole, so no token can be taken over from the frame before"
+            f"the blocks of {self.name} are not computed token by token here: their windows reach over several frames "
+            "and need them whole, so no token can be taken over from the frame before"
         )
 
     def run(self, block: nn.Module, tokens: Tokens) -> Tensor:
