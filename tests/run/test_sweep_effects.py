@@ -83,6 +83,41 @@ def test_effects_can_be_named() -> None:
     assert found[0]["ours"] == pytest.approx(-0.25)
 
 
+def test_what_an_effect_leaves_open_is_not_pooled() -> None:
+    """The same clips at two budgets are no second sample."""
+    cells = [
+        PlannedCell(
+            Point({"order": order, "budget": budget, "seed": 0}), Cell("b", "sta"), f"{order}{budget}", group(), "none"
+        )
+        for order in ("FBF", "BBB")
+        for budget in (0.5, 0.3)
+    ]
+    answers = {"FBF0.5": 38, "BBB0.5": 30, "FBF0.3": 30, "BBB0.3": 30}
+    found = effects_of(
+        spec(), SweepPlan("nano", tuple(cells), ()), lambda i: predictions(answers[i or ""]), lambda i: None
+    )
+    assert [(e["at"], e["n"]) for e in found] == [({"budget": 0.5}, 40), ({"budget": 0.3}, 40)]
+    assert [e["ours"] for e in found] == [pytest.approx(-0.2), 0.0]
+
+
+def test_a_label_speaks_for_the_keys_that_move_with_it() -> None:
+    axes = [{"label": ["r=0", "r=64"], "reducer.r": [0, 64]}]
+    paper = {"rows": [{"at": {"label": "r=0"}, "value": 81.0}, {"at": {"label": "r=64"}, "value": 80.0}]}
+    cells = [
+        PlannedCell(Point({"label": name, "reducer.r": r, "seed": 0}), Cell("b", "sta"), name, group(), "none")
+        for name, r in (("r=0", 0), ("r=64", 21))
+    ]
+    answers = {"r=0": 38, "r=64": 20}
+    found = effects_of(
+        spec(**paper),
+        SweepPlan("nano", tuple(cells), ()),
+        lambda i: predictions(answers[i or ""]),
+        lambda i: None,
+        axes,
+    )
+    assert [e["verdict"] for e in found] == ["same sign"]
+
+
 def test_other_clips_are_never_paired() -> None:
     plan = SweepPlan("nano", (planned("FBF"), planned("BBB", data="other")), ())
     cells = {"FBF0predict": predictions(1), "BBB0predict": predictions(2)}
@@ -112,7 +147,8 @@ def test_printed_numbers_stand_at_their_points() -> None:
 @pytest.mark.parametrize(
     ("paper", "ours", "p", "expected"),
     [
-        (1.0, 0.2, 0.4, "same sign"),
+        (1.0, 0.2, 0.04, "same sign"),
+        (1.0, 0.2, 0.4, "same sign, p >= 0.05"),
         (0.0, 0.2, 0.4, "printed equal"),
         (None, 0.2, 0.4, "not printed"),
         (1.0, 0.0, 1.0, "not resolved"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tokred.cli import check, compare, listing, parity, profile, report, stream, sweep, train
+from tokred.cli import check, compare, listing, parity, profile, report, show, stream, sweep, train
 
 app = typer.Typer(
     name="tokred",
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command("compare")(compare.command)
 app.command("sweep")(sweep.command)
 app.command("report")(report.command)
+app.command("show")(show.command)
 app.command("profile")(profile.command)
 app.command("check")(check.command)
 app.command("parity")(parity.command)

@@ -17,7 +17,8 @@ def trajectory(model: Attached, clips: Tensor) -> dict[str, Tensor]:
         model: attached, with any reducer whose tokens know which patches they carry.
         clips: (B, 3, T, H, W).
     Returns:
-        ``trajectory`` (B, depth), from -(T - 1) to T - 1; NaN where a frame has no token left, or nothing can be traced.
+        ``trajectory`` (B, depth), from -(T - 1) to T - 1; NaN where a frame has no token left, or where nothing can
+        be traced.
     """
     sums: list[Tensor] = []
 

@@ -16,7 +16,7 @@ TERMS = {
         ours.""",
     "Effect": """The difference between two settings: as printed, and as measured here on the same clips. Its sign is
         what can be held against each other.""",
-    "same sign": "Ours has the printed sign; whether it differs from zero is for the interval and p to say.",
+    "same sign": "Ours has the printed sign, with p < 0.05. Where p >= 0.05 chance may have given it.",
     "contradicts": "Ours has the other sign, and p < 0.05.",
     "not resolved": "Ours is zero or has the other sign, but p >= 0.05: more clips would be needed.",
 }

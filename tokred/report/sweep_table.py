@@ -98,7 +98,7 @@ def effects(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         low, high = (number(effect.get(end)) for end in ("low", "high"))
         lines.append(
             [
-                f"{describe(effect['from'], found)} → {describe(effect['to'], found)}",
+                f"{describe(effect['from'], found)} → {describe(effect['to'], found)}" + _at(effect, found),
                 fixed(effect["paper"], 2, sign=True),
                 clean(effect["label"] or "–"),
                 fixed(_scaled(effect["ours"], scale), digits, sign=True),
@@ -137,14 +137,19 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
 
 
 def describe(point: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """A point in words: its axis values, the seed only where there are several."""
+    """A point in words: its label and what no label speaks for, the seed only where there are several."""
     seeds = found.get("seeds") or []
+    told = {key for axis in found.get("axes") or [] if "label" in axis for key in axis} - {"label"}
     parts = [
-        f"{key.removeprefix('reducer.')}={_word(value)}" if key != "reducer" else _word(value)
+        _word(value) if key in ("reducer", "label") else f"{key.removeprefix('reducer.')}={_word(value)}"
         for key, value in point.items()
-        if key != "seed" or len(seeds) > 1
+        if key not in told and (key != "seed" or len(seeds) > 1)
     ]
     return clean(", ".join(parts)) or "all"
+
+
+def _at(effect: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    return f" ({describe(effect['at'], found)})" if effect.get("at") else ""
 
 
 def _word(value: Any) -> str:

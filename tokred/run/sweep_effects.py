@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,12 @@ from tokred.measure.accuracy import accuracy, compare
 from tokred.measure.statistics import bootstrap
 from tokred.run.cell import PREDICT
 from tokred.run.evaluate import LABELS, Arrays, Predictions
-from tokred.run.grid import matches
+from tokred.run.grid import SEED, matches
 from tokred.run.sweep_plan import PlannedCell, SweepPlan
 from tokred.run.sweep_spec import Effect, Printed, SweepSpec
 
 ALPHA = 0.05
-SAME, CONTRADICTS, OPEN = "same sign", "contradicts", "not resolved"
+SAME, FAINT, CONTRADICTS, OPEN = "same sign", "same sign, p >= 0.05", "contradicts", "not resolved"
 EQUAL, UNPRINTED, MISSING = "printed equal", "not printed", "not computed"
 
 
@@ -35,21 +35,28 @@ def effects_of(
     plan: SweepPlan,
     predictions: Callable[[str | None], Predictions | None],
     arrays: Callable[[str | None], Arrays | None],
+    axes: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Every printed effect with ours: the difference between two points on the same clips, over all label sets.
 
-    Points that ``from`` and ``to`` leave open (other axes, seeds) are paired with each other and pooled. Without
-    ``effects`` in the file each printed row is compared with the first.
+    Seeds are pooled, because their clips are others; of the other axes that ``from`` and ``to`` leave open each point
+    is an entry. Without ``effects`` in the file each printed row is compared with the first.
 
+    Args:
+        predictions, arrays: what a cell found, by its id; axes: of the profile, where a label speaks for other keys.
     Returns:
-        One entry per effect and label set (or measured value): from, to, label, paper (printed difference), ours, low,
-        high, p, n, verdict: "same sign" (with p where it is significant), "contradicts" (the other sign, p < 0.05),
-        "not resolved" (the other sign or none, p >= 0.05), "printed equal", "not printed", "not computed".
+        One entry per effect, open point and label set (or measured value): from, to, at, label, paper (printed
+        difference), ours, low, high, p, n, verdict: "same sign" (p < 0.05), "same sign, p >= 0.05", "contradicts" (the
+        other sign, p < 0.05), "not resolved" (the other sign or none, p >= 0.05), "printed equal", "not printed", "not
+        computed".
     """
     found = []
     for effect, difference in _printed(spec):
-        entries = _accuracies(effect, plan, predictions) or _values(effect, plan, arrays)
-        for entry in entries or [{"label": None, "ours": None, "low": None, "high": None, "p": None, "n": 0}]:
+        entries = []
+        for at, pairs in _pairs(effect, plan, axes).items():
+            numbers = _accuracies(pairs, predictions) or _values(pairs, arrays)
+            entries += [{"at": dict(at), **one} for one in numbers]
+        for entry in entries or [dict(NOTHING)]:
             found.append(
                 {
                     "from": effect.from_,
@@ -76,7 +83,7 @@ def verdict(paper: float | None, ours: float | None, p: float | None) -> str:
     if not paper:
         return EQUAL
     if ours * paper > 0:
-        return SAME
+        return SAME if p is not None and p < ALPHA else FAINT
     return CONTRADICTS if ours and p is not None and p < ALPHA else OPEN
 
 
@@ -103,41 +110,55 @@ def _difference(first: Printed | None, second: Printed | None) -> float | None:
     return round(second.value - first.value, 6)
 
 
-def _pairs(effect: Effect, plan: SweepPlan, measure: Callable[[str], bool]) -> list[tuple[PlannedCell, PlannedCell]]:
-    """Cells of ``from`` and ``to`` that agree in everything that the two do not name."""
-    chosen = [p for p in plan.cells if p.cell is not None and measure(p.cell.measure)]
+Pairs = list[tuple[PlannedCell, PlannedCell]]
+Open = tuple[tuple[str, Any], ...]
+NOTHING = {"at": {}, "label": None, "ours": None, "low": None, "high": None, "p": None, "n": 0}
+
+
+def _pairs(effect: Effect, plan: SweepPlan, axes: Sequence[Mapping[str, Any]]) -> dict[Open, Pairs]:
+    """Cells of ``from`` and ``to`` that agree in everything else, by what the two leave open, the seed apart."""
     named = {*effect.from_, *effect.to}
+    if "label" in named:
+        # What moves together with a label is told by it.
+        named |= {key for axis in axes if "label" in axis for key in axis}
 
-    def rest(planned: PlannedCell) -> tuple[str, tuple[tuple[str, str], ...]]:
+    def rest(planned: PlannedCell) -> tuple[str, str]:
         assert planned.cell is not None
-        others = ((k, str(v)) for k, v in planned.point.values.items() if k not in named)
-        return planned.cell.measure, tuple(sorted(others))
+        others = sorted((k, str(v)) for k, v in planned.point.values.items() if k not in named)
+        return planned.cell.measure, str(others)
 
+    chosen = [p for p in plan.cells if p.cell is not None]
     firsts = {rest(p): p for p in chosen if matches(p.point.values, effect.from_)}
-    return [(firsts[rest(p)], p) for p in chosen if matches(p.point.values, effect.to) and rest(p) in firsts]
+    found: dict[Open, Pairs] = {}
+    for planned in chosen:
+        if matches(planned.point.values, effect.to) and rest(planned) in firsts:
+            at = {k: v for k, v in planned.point.values.items() if k not in named and k != SEED}
+            key = tuple((k, str(v) if isinstance(v, (list, dict)) else v) for k, v in at.items())
+            found.setdefault(key, []).append((firsts[rest(planned)], planned))
+    return found
 
 
-def _accuracies(
-    effect: Effect, plan: SweepPlan, predictions: Callable[[str | None], Predictions | None]
-) -> list[dict[str, Any]]:
-    pairs = [
+def _accuracies(pairs: Pairs, predictions: Callable[[str | None], Predictions | None]) -> list[dict[str, Any]]:
+    found = [
         (first, second, label_sets)
-        for one, other in _pairs(effect, plan, lambda measure: measure == PREDICT)
-        if (first := predictions(one.id)) is not None
+        for one, other in pairs
+        if one.cell is not None
+        and one.cell.measure == PREDICT
+        and (first := predictions(one.id)) is not None
         and (second := predictions(other.id)) is not None
         and (label_sets := _shared(one, other))
     ]
-    names = {label_set.name: label_set for *_, label_sets in pairs for label_set in label_sets}
+    names = {label_set.name: label_set for *_, label_sets in found for label_set in label_sets}
     entries = []
     for name, label_set in names.items():
-        usable = [(a, b) for a, b, _ in pairs if name in a.labels and name in b.labels]
+        usable = [(a, b) for a, b, _ in found if name in a.labels and name in b.labels]
         if not usable:
             continue
         firsts = _pooled([a for a, _ in usable], label_set)
         seconds = _pooled([b for _, b in usable], label_set)
-        found = compare(accuracy(*seconds, label_set), accuracy(*firsts, label_set))
-        gap = found.difference
-        entries.append({"label": name, "ours": gap.value, "low": gap.low, "high": gap.high, "p": found.p, "n": gap.n})
+        paired = compare(accuracy(*seconds, label_set), accuracy(*firsts, label_set))
+        gap = paired.difference
+        entries.append({"label": name, "ours": gap.value, "low": gap.low, "high": gap.high, "p": paired.p, "n": gap.n})
     return entries
 
 
@@ -160,10 +181,12 @@ def _pooled(found: list[Predictions], label_set: LabelSet) -> tuple[torch.Tensor
     return torch.from_numpy(joined[0]), torch.from_numpy(joined[1]), joined[2].tolist()
 
 
-def _values(effect: Effect, plan: SweepPlan, arrays: Callable[[str | None], Arrays | None]) -> list[dict[str, Any]]:
+def _values(pairs: Pairs, arrays: Callable[[str | None], Arrays | None]) -> list[dict[str, Any]]:
     """Other measures: the mean difference per clip; of curves, of their mean."""
     gaps: dict[str, list[np.ndarray]] = {}
-    for one, other in _pairs(effect, plan, lambda measure: measure != PREDICT):
+    for one, other in pairs:
+        if one.cell is None or one.cell.measure == PREDICT:
+            continue
         first, second = arrays(one.id), arrays(other.id)
         if first is None or second is None:
             continue

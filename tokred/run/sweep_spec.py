@@ -21,8 +21,10 @@ class Strict(BaseModel):
 
 class BaseSpec(Strict):
     """The fields of a cell, see ``Cell`` and ``ClipSettings``; ``budget`` is the share of the unreduced multiply-adds
-    that the method's strength is solved for."""
+    that the method's strength is solved for. ``label`` names a point and decides nothing: it lets profiles with other
+    settings, and printed numbers, mean the same point."""
 
+    label: str | None = None
     backbone: str = "videomae_vit_nano"
     checkpoint: str | None = None
     num_classes: int | None = Field(None, ge=1)
