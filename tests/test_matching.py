@@ -7,6 +7,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokred import matching
 from tokred.matching import best_match, match_every_kth, match_halves, noise, unit
@@ -108,6 +109,39 @@ def test_best_match_in_tiles_is_the_loop(b: int, na: int, nb: int, elements: int
             assert float(best[i, j]) == pytest.approx(max(products))
 
 
+class Products(TorchDispatchMode):
+    """Writes down the number of elements of every matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default):
+            self.elements.append(out.numel())
+        return out
+
+
+@pytest.mark.parametrize(("b", "na", "nb", "limit"), [(2, 9, 4, 24), (1, 9, 4, 24), (3, 5, 2, 1), (2, 5, 4, 1000)])
+def test_no_more_similarities_are_held_than_allowed_and_tiles_are_full(b: int, na: int, nb: int, limit: int) -> None:
+    rows = max(1, limit // (b * nb))
+    with pytest.MonkeyPatch.context() as patch, Products() as products:
+        patch.setattr(matching, "BLOCK_ELEMENTS", limit)
+        best_match(metric(b, na, 0, 3), metric(b, nb, 1, 3))
+    assert products.elements == [b * nb * len(range(na)[i : i + rows]) for i in range(0, na, rows)]
+    assert matching.BLOCK_ELEMENTS * 4 == 64 << 20
+
+
+def test_a_matching_keeps_nothing_for_a_backward_pass() -> None:
+    keys = metric(1, 8, 0).requires_grad_()
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t), lambda t: t):  # type: ignore[func-returns-value]
+        match_halves(keys, 3)
+        match_every_kth(keys, 2)
+    assert saved == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_matching_of_narrow_keys_is_decided_in_float32(dtype: torch.dtype) -> None:
     keys = metric(2, 60, 3).to(dtype)
@@ -145,6 +179,16 @@ def test_noise_is_a_function_of_sample_salt_and_place_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     for other in (noise(seeds, 50, 4, 1), noise(seeds, 50, 3, 2), noise(seeds, 50, 3), noise(seeds + 1, 50, 3, 1)):
         assert not bool((other == drawn).any())
+
+
+def test_noise_is_the_same_in_every_release() -> None:
+    """Tables that were made with random reducers can be made again."""
+    drawn = noise(torch.tensor([0, -1, 123456789012345]), 3, 7, 2)
+    assert drawn.tolist() == [
+        [50391529, 658056564, 481704027],
+        [50391529, 658056564, 481704027],
+        [1264478815, 589698195, 16479083],
+    ]
 
 
 def test_noise_is_spread_evenly_over_values_and_places() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from drawn import SEEDS, SIZES, features, generator, kept, partition, weights
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokred.advance import advance
 from tokred.gather import take
-from tokred.reduction import Fuse, Keep, Merge, Mix
+from tokred.reduction import Fuse, Keep, Mask, Merge, Mix, Reduction
+from tokred.tokens import Grid, Tokens
 
 
 @given(SIZES, SEEDS, st.booleans())
@@ -22,6 +25,8 @@ def test_keep_is_the_loop(shape: tuple[int, int, int], seed: int, sized: bool) -
     keep = Keep(index, n)
     y, masses, went = keep.apply(x, size), keep.masses(size), keep.positions()
     assert (masses is None) == (size is None)
+    assert went.shape == (b, n)
+    assert (keep.n_in, keep.n_out, keep.chosen) == (n, index.shape[1], index)
     for i in range(b):
         for place in range(n):
             where = (index[i] == place).nonzero()
@@ -39,6 +44,7 @@ def test_a_dropped_place_is_restored_from_the_nearest_kept_one_ties_to_the_earli
     x, index = features(b, n, c, seed), kept(b, n, seed)
     back = Keep(index, n).restore(take(x, index))
     filled = Keep(index, n).restore(take(x, index), fill=-7.0)
+    assert back.shape == filled.shape == x.shape
     for i in range(b):
         places = index[i].tolist()
         for place in range(n):
@@ -59,6 +65,8 @@ def test_merge_is_the_loop(shape: tuple[int, int, int], seed: int, mode: str, si
     y, masses = merge.apply(x, size), merge.masses(size)
     back = merge.restore(y)
     assert masses is not None
+    assert (merge.n_in, merge.n_out, merge.linear, merge.chosen) == (n, m, mode != "amax", None)
+    assert (y.shape, masses.shape, back.shape) == ((b, m, c), (b, m), (b, n, c))
     for i in range(b):
         for target in range(m):
             members = [j for j in range(n) if assign[i, j] == target]
@@ -113,6 +121,7 @@ def test_mix_is_the_loop(shape: tuple[int, int, int], seed: int, sized: bool) ->
     y, masses, went = mix.apply(x, size), mix.masses(size), mix.positions()
     back = mix.restore(y)
     assert masses is not None
+    assert (mix.n_in, mix.n_out, masses.shape, back.shape) == (n, m, (b, m), (b, n, c))
     for i in range(b):
         for j in range(n):
             column = matrix[i, :, j]
@@ -133,6 +142,40 @@ def test_mix_restores_with_its_own_weights_where_it_has_them() -> None:
     back = torch.tensor([[[1.0], [0.0], [2.0]]])
     mix = Mix(torch.ones(1, 1, 3) / 3, back)
     assert mix.restore(torch.tensor([[[5.0]]])).flatten().tolist() == [5.0, 0.0, 10.0]
+
+
+def drawn_reductions() -> list[Reduction]:
+    index, ones = torch.tensor([[0, 2]]), torch.ones(1, 3)
+    return [
+        *(Keep(index, 3), Merge(torch.zeros(1, 3, dtype=torch.int64), 1), Fuse(index, ones)),
+        *(Mix(torch.ones(1, 2, 3)), Mask(ones)),
+    ]
+
+
+@pytest.mark.parametrize("reduction", drawn_reductions(), ids=lambda r: type(r).__name__)
+def test_a_decision_cannot_be_changed_and_sets_nothing_aside(reduction: Reduction) -> None:
+    with pytest.raises(FrozenInstanceError, match="groups"):
+        reduction.groups = 2
+    after = advance(Tokens(torch.ones(1, 3, 2), Grid(1, 1, 3)), reduction)
+    assert after.aside is None
+    assert (reduction.grid, reduction.sets_aside, reduction.brings_back) == (None, False, False)
+
+
+@pytest.mark.parametrize("missing", ["apply", "masses", "positions", "restore"])
+def test_a_reduction_says_all_four_things(missing: str) -> None:
+    own = {name: lambda self: None for name in ("apply", "masses", "positions", "restore") if name != missing}
+    with pytest.raises(TypeError, match=missing):
+        type("Half", (Reduction,), own)()
+
+
+def test_a_mask_leaves_tokens_and_masses_where_they_are() -> None:
+    x, size = features(2, 4, 3, 0), weights(2, 4, 0)
+    mask = Mask((size > 0.5).float(), groups=2)
+    assert (mask.n_in, mask.n_out, mask.groups) == (4, 4, 2)
+    assert mask.apply(x) is x
+    assert mask.masses(size) is size
+    assert mask.restore(x) is x
+    assert mask.positions().tolist() == [[0, 1, 2, 3]] * 2
 
 
 def test_gradients_reach_the_weights_of_a_fused_token() -> None:

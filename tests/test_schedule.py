@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
 from typing import Any
 
@@ -102,6 +103,8 @@ def test_steps_that_leave_everything() -> None:
         (Step(3, 0, "drop", 10), 10, r"drop = 10 at block 3 is impossible with 10 tokens: allowed is 0..9"),
         (Step(3, 0, "tokens", 11), 10, r"tokens = 11 at block 3 is impossible with 10 tokens: allowed is 1..10"),
         (Step(3, 0, "drop", Fraction(21, 2)), 10, r"drop = 10.5 at block 3 is impossible with 10 tokens"),
+        (Step(3, 0, "drop", Fraction(20, 2)), 10, r"drop = 10 at block 3 is impossible with 10 tokens"),
+        (Step(3, 0, "keep", 0.5), 0, r"keep = 0.5 at block 3 is impossible with 0 tokens: allowed is \(0, 1\]"),
     ],
 )
 def test_impossible_steps_are_refused_with_the_numbers(step: Step, n: int, message: str) -> None:
@@ -159,6 +162,13 @@ def test_a_wrong_schedule_is_refused_when_it_is_made(settings: dict[str, Any], m
 def test_a_schedule_that_does_not_fit_the_depth_is_refused(schedule: Schedule, depth: int, message: str) -> None:
     with pytest.raises(ScheduleError, match=message):
         schedule.steps(depth)
+
+
+def test_schedules_and_steps_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError, match="drop"):
+        Schedule(drop=1).drop = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError, match="amount"):
+        Step(0, 0, "drop", 1).amount = 2  # type: ignore[misc]
 
 
 STAGES = StageSites(entries=(1, 3), reduced=(1, 2, 3, 4, 5), patches=(960, 240, 240, 60, 60, 60))

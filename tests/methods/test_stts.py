@@ -262,7 +262,7 @@ def test_official_scorers_are_taken_and_others_refused() -> None:
         reducer.load_official({"time_score_predictor.1.score_network.x": torch.zeros(3)})
 
 
-def test_a_nan_score_never_wins() -> None:
+def test_a_nan_score_spoils_its_own_clip_alone() -> None:
     reducer, tokens = built(8, time=0.4).eval(), clip(Grid(5, 2, 2), 0)
     before = decide(reducer, tokens, 0.4, 1.0)
     assert isinstance(before, Keep)

@@ -135,10 +135,16 @@ def test_pooling_by_mass_or_by_token() -> None:
 def test_strength() -> None:
     whole = ToMe().strength_range(GEOMETRY)
     assert (whole.name, whole.weakest, whole.whole) == ("r", 0, True)
-    assert 13 <= whole.strongest <= 48
+    assert whole.strongest == 48
     share = ToMe(keep=0.9).strength_range(GEOMETRY)
     assert (share.name, share.weakest, share.strongest, share.whole) == ("keep", 1.0, 0.5, False)
     assert counts(ToMe(keep=0.9).with_(keep=1.0)) == 6 * [96]
+
+
+@pytest.mark.parametrize("tokens", [96, 97])
+def test_a_step_costs_the_similarities_of_even_with_odd_tokens(tokens: int) -> None:
+    even, odd = len(range(0, tokens, 2)), len(range(1, tokens, 2))
+    assert ToMe(r=3).macs(tokens, GEOMETRY, Step(0, 0, "drop", 3)) == even * odd * 8
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,6 @@ def test_strength() -> None:
         ({"keep": 0.4}, r"keep = 0.4 is not in \[0.5, 1\]: one step merges at most half of the tokens"),
         ({"pool": "max"}, "pool = 'max' is not one of mass, mean"),
         ({"r": 4, "inflection": 2}, r"inflection = 2 is not in \[-1, 1\]"),
-        ({"r": 4, "inflection": float("nan")}, r"inflection = nan is not in \[-1, 1\]"),
         ({"r": (4, 2), "inflection": 0.5}, r"shape = 0.5 needs a single drop, not drop = \(4, 2\)"),
     ],
 )
@@ -159,5 +164,7 @@ def test_wrong_settings_are_refused_when_it_is_made(settings: dict[str, Any], me
 
 
 def test_an_inflection_is_a_number_and_not_a_shape_of_another_method() -> None:
+    with pytest.raises(SettingError, match="inflection = nan is not a number"):
+        ToMe(r=8, inflection=float("nan"))
     with pytest.raises(SettingError, match="inflection = 'decreasing' is not a number"):
         ToMe(r=8, inflection="decreasing")  # type: ignore[arg-type]
