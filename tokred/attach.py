@@ -133,10 +133,9 @@ class Attached(nn.Module):
                 f"{self.reducer.spec} keeps state between forwards, which an exported program would not carry: export "
                 "a method without state, or this one on a host that runs its blocks over the clip's own time"
             )
+        return self.adapter.joined([self._blocks(step, records, observe) for step in steps])
 
-    def _blocks(
-        self, tokens: Tokens, records: list[tuple[Site, Reduction]] | None, observe: Observe | None
-    ) -> Tokens:
+    def _blocks(self, tokens: Tokens, records: list[tuple[Site, Reduction]] | None, observe: Observe | None) -> Tokens:
         if observe is not None:
             observe(-1, tokens)
         # A block that is run again in the backward pass would move state on twice.
