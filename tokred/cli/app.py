@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tokred.cli import check, compare, listing, parity, profile, report, show, stream, sweep, train
+from tokred.cli import check, compare, listing, parity, profile, report, show, stream, sweep, train, tune
 
 app = typer.Typer(
     name="tokred",
@@ -22,6 +22,7 @@ app.command("profile")(profile.command)
 app.command("check")(check.command)
 app.command("parity")(parity.command)
 app.command("stream")(stream.command)
+app.command("tune")(tune.command)
 app.command("train")(train.command)
 app.command("list")(listing.command)
 
