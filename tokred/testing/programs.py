@@ -76,7 +76,8 @@ def onnx_session(program: Any) -> Any:
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes of the exporter about its own parts
-        exported = torch.onnx.export(program, dynamo=True, verbose=False)
+        # Without the exporter's optimiser, which takes as long as all the rest and knows nothing of reducers.
+        exported = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     assert exported is not None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
