@@ -47,7 +47,7 @@ def sweep(**more: Any) -> dict[str, Any]:
     rows = [
         row({"reducer.order": "FBF"}, 0.9, paper=printed, notes=["a note"]),
         row({"reducer.order": "BBB"}, 0.86, paper={**printed, "value": 84.35}),
-        row({"reducer.order": "XXX"}, None, reason="no such order"),
+        row({"reducer.order": "BFF"}, None, reason="no such order"),
     ]
     effect = {
         "from": {"reducer.order": "FBF"}, "to": {"reducer.order": "BBB"}, "note": "", "paper": -0.61, "label": "motion",

@@ -228,8 +228,8 @@ def _evaluate(
         raise ScheduleError(f"{spec} runs block {site.block} itself, so its MLP has no light path for some tokens")
     if tokens.cover is not None:
         raise ScheduleError(
-            f"{spec} computes some tokens of a frame anew and takes the others over from the frame before; here windows "
-            "reach over several frames and need them whole: allowed are backbones without windows"
+            f"{spec} computes some tokens of a frame anew and takes the others over from the frame before; here "
+            "windows reach over several frames and need them whole: allowed are backbones without windows"
         )
     parts = adapter.token_parts(block)
     return tokens if parts is None else tokens.with_x(runner.reducer.evaluate(parts, tokens, site))

@@ -11,7 +11,7 @@ from tokred.report.sweep_html import lead, section, sort_key
 
 def test_a_section_has_tables_pictures_effects_and_notes() -> None:
     html = section(sweep(), "r1", "Order")
-    for part in ("<svg", "order=FBF", "✓ same sign", "left out: order=XXX", "K400 top-1, %", "tokred sweep order.yaml"):
+    for part in ("<svg", "order=FBF", "✓ same sign", "left out: order=BFF", "K400 top-1, %", "tokred sweep order.yaml"):
         assert part in html
     assert html.count("<table") == 2
 

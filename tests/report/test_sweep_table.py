@@ -31,7 +31,7 @@ def test_what_is_left_out_failed_or_noted_is_said() -> None:
     found["rows"][0]["failures"] = [{"path": "a.mp4", "reason": "no picture"}]
     text = "\n".join(remarks(found))
     for part in (
-        "left out: order=XXX: no such order",
+        "left out: order=BFF: no such order",
         "failed: order=BBB: out of memory",
         "a.mp4: no picture",
         "a note",
@@ -60,7 +60,7 @@ def test_markdown_has_both_tables() -> None:
 
 def test_the_frame_has_one_line_per_cell_with_the_axes_as_columns() -> None:
     frame = sweep_frame(sweep())
-    assert list(frame["reducer.order"]) == ["FBF", "BBB", "XXX"]
+    assert list(frame["reducer.order"]) == ["FBF", "BBB", "BFF"]
     assert frame.loc[0, "motion_top1"] == 0.9
     assert frame.loc[0, "paper_value"] == 84.96
     assert list(frame["status"]) == ["done", "done", "excluded"]

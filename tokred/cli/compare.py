@@ -56,6 +56,9 @@ def command(
             help="Shares of the unreduced multiply-adds, e.g. 0.75,0.5; default 0.75,0.5,0.35.",
         ),
     ] = None,
+    budget_by: Annotated[
+        str, typer.Option("--budget-by", callback=one_of("macs", "time"), help="What budgets are shares of.")
+    ] = "macs",
     views: Annotated[str, typer.Option("--views", help="Clips per video x crops per clip, for real video.")] = "1x1",
     sampling: Annotated[
         str, typer.Option("--sampling", callback=one_of("dense", "uniform"), help="How frames are taken from a video.")
@@ -100,6 +103,7 @@ def command(
         clips=clips,
         reducers=None if reducers is None else tuple(split_specs(reducers)),
         budgets=shares(budgets),
+        budget_by=budget_by,
         views=pair(views),
         sampling=sampling,
         stride=stride,

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokred.backbones import adapter_for
 from tokred.backbones.convert.digest import weights_digest
+from tokred.backbones.geometry import Geometry
 from tokred.backbones.spec import BackboneInfo, BackboneSpec, backbone_info
 from tokred.backbones.zoo import create_backbone
 from tokred.data.cache import MaterialisedSource
+from tokred.measure.flops import count, unreduced_plan
 from tokred.measure.latency import LatencyRun, interleave
 from tokred.run.cell import Cell, batch_for, parameters_digest, plain
 from tokred.run.clips import open_clips, prepare
@@ -25,6 +27,7 @@ from tokred.run.results import Job, assemble
 from tokred.run.rows import Row, plan_rows
 from tokred.run.settings import CompareSettings
 from tokred.run.store import CellStore, write_atomic
+from tokred.run.timed_budget import TimedBudget
 
 
 def compare(settings: CompareSettings, out: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -43,9 +46,16 @@ def compare(settings: CompareSettings, out: Path, progress: Progress | None = No
     assert info is not None
     host = host.to(settings.device, getattr(torch, settings.dtype)).eval()
     geometry = adapter_for(host).geometry(host)
-    rows = plan_rows(host, geometry, settings.reducers, settings.budgets, settings.allow_untrained)
+    # By the clock the clips are needed before the rows are planned; else settings are refused before any are prepared.
+    timed = settings.budget_by == "time"
+    rows = [] if timed else plan_rows(host, geometry, settings.reducers, settings.budgets, settings.allow_untrained)
     source = _prepare(settings, info.spec, geometry.classes, say)
     try:
+        if timed:
+            say.note("solving budgets by the clock: on a busy machine their settings drift")
+            clips = _some_clips(source, info.spec, settings, geometry)
+            solver = TimedBudget(host, geometry, clips, settings.device, folder=out)
+            rows = plan_rows(host, geometry, settings.reducers, settings.budgets, settings.allow_untrained, solver)
         return _run(settings, out, say, host, info, rows, source)
     finally:
         source.close()
@@ -106,6 +116,16 @@ def _run(
     )
     write_atomic(out / "results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     return results
+
+
+def _some_clips(
+    source: MaterialisedSource, spec: BackboneSpec, settings: CompareSettings, geometry: Geometry
+) -> Tensor:
+    gmac = count(geometry, unreduced_plan(geometry)).gmac
+    batch = next(iter(source.batches(timing_batch(settings.batch_size or batch_for(gmac, geometry.tokens)))), None)
+    if batch is None:
+        raise ValueError(f"{source.name} gave no clip that can be used, so no time can be measured")
+    return spec.arrange(batch.clips.to(settings.device, getattr(torch, settings.dtype)))
 
 
 def _prepare(settings: CompareSettings, spec: BackboneSpec, logits: int, say: Progress) -> MaterialisedSource:

@@ -87,6 +87,7 @@ def assemble(
         },
         "settings": {
             "budgets": list(settings.budgets or default_budgets(first.model.geometry)),
+            "budget_by": settings.budget_by,
             "seed": settings.seed,
             "batch_size": batch,
             "clips": settings.clips,

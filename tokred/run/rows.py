@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from tokred.attach import Attached, attach
 from tokred.backbones.geometry import Geometry
-from tokred.budget import BudgetError, solve
+from tokred.budget import BudgetError, Solution, solve
 from tokred.dry import dry_run
 from tokred.learned import untrained
 from tokred.measure.flops import MacReport, count
@@ -18,6 +18,7 @@ from tokred.reducer import TokenReducer
 from tokred.registry import build, list_methods
 
 UNREDUCED = "none"
+Solver = Callable[[TokenReducer, Geometry, float], Solution]
 
 
 @dataclass
@@ -48,6 +49,7 @@ def plan_rows(
     specs: Sequence[str] | None,
     budgets: Sequence[float] | None,
     allow_untrained: bool = False,
+    solver: Solver = solve,
 ) -> list[Row]:
     """All rows of a comparison, the unreduced model first.
 
@@ -56,6 +58,7 @@ def plan_rows(
         budgets: shares of the unreduced cost that each reducer is solved for. None: those that come with a strength
             run as given, the others are solved for 75, 50 and 35 %, on hierarchical backbones for 90, 80 and 70 %.
         allow_untrained: run learned methods with random parameters too, noted; else they are one refused row each.
+        solver: finds the strength for a share, of the multiply-adds unless it says otherwise.
     Raises:
         RegistryError: a spec that cannot be built.
     """
@@ -68,10 +71,11 @@ def plan_rows(
         refused = None if allow_untrained else untrained_row(host, geometry, reducer)
         if refused is not None:
             rows.append(refused)
-        elif budgets is None and _is_set(reducer):
+        elif budgets is None and is_set(reducer):
             rows.append(given_row(host, geometry, reducer))
         else:
-            rows += [solved_row(host, geometry, reducer, share) for share in budgets or default_budgets(geometry)]
+            shares = budgets or default_budgets(geometry)
+            rows += [solved_row(host, geometry, reducer, share, solver) for share in shares]
     return rows
 
 
@@ -85,7 +89,7 @@ def default_budgets(geometry: Geometry) -> tuple[float, ...]:
     return STAGED_BUDGETS if geometry.stages else DEFAULT_BUDGETS
 
 
-def _is_set(reducer: TokenReducer) -> bool:
+def is_set(reducer: TokenReducer) -> bool:
     """Whether the user gave a strength, or there is none to solve for."""
     if not reducer.strength:
         return True
@@ -135,11 +139,11 @@ def untrained_row(
     return row
 
 
-def solved_row(host: nn.Module, geometry: Geometry, reducer: TokenReducer, share: float) -> Row:
+def solved_row(host: nn.Module, geometry: Geometry, reducer: TokenReducer, share: float, solver: Solver = solve) -> Row:
     """A row whose strength is solved for a share of the unreduced multiply-adds; refused where none comes near."""
     name = reducer.method or type(reducer).__name__
     try:
-        solution = solve(reducer, geometry, share)
+        solution = solver(reducer, geometry, share)
     except (BudgetError, ValueError) as error:
         return Row(name, reducer.spec, share, reason=str(error))
     row = given_row(host, geometry, solution.reducer)

@@ -17,6 +17,7 @@ class CompareSettings:
         backbone: name for ``create_backbone``; checkpoint: its weights.
         data: "synthetic", a folder, a list, a video, "cifar10:PATH" or "images:PATH"; clips: at most so many items.
         reducers: specs, None = every registered method; budgets: shares of the unreduced multiply-adds.
+        budget_by: "macs" or "time": what the budgets are shares of.
         views: (clips per video, crops per clip) of real video; sampling, stride: see ``tokred.data.sampling``.
         batch_size: None = from the size of the model.
         timing_seconds: time for the interleaved timing, 0 = none.
@@ -32,6 +33,7 @@ class CompareSettings:
     clips: int | None = None
     reducers: tuple[str, ...] | None = None
     budgets: tuple[float, ...] | None = None
+    budget_by: str = "macs"
     views: tuple[int, int] = (1, 1)
     sampling: str = "dense"
     stride: int | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from tokred.backbones import adapter_for
 from tokred.backbones.spec import BackboneSpec, backbone_info
 from tokred.backbones.zoo import create_backbone
 from tokred.budget import solve
-from tokred.reducer import TokenReducer
 from tokred.registry import build
 from tokred.run.clips import ClipSettings, open_clips
+from tokred.run.rows import is_set
 from tokred.tokens import Grid, Tokens
 
 DEFAULT_SHARE = 0.5
@@ -142,7 +141,7 @@ def _pictures(clip: Tensor, spec: BackboneSpec) -> NDArray[np.uint8]:
 def _follow(host: nn.Module, spec: str, pixels: Tensor, most: int) -> Followed:
     reducer = build(spec)
     geometry = adapter_for(host).geometry(host)
-    solution = solve(reducer, geometry, DEFAULT_SHARE) if _unset(reducer) else None
+    solution = solve(reducer, geometry, DEFAULT_SHARE) if not is_set(reducer) else None
     chosen = reducer if solution is None else solution.reducer
     if chosen.smaller_input(geometry) is not None:
         raise ValueError(f"{chosen.spec} makes the input itself smaller: there are no patches to follow")
@@ -163,14 +162,6 @@ def _follow(host: nn.Module, spec: str, pixels: Tensor, most: int) -> Followed:
     return Followed(
         chosen.spec, tuple(_thinned(steps, most)), tuple(notes), None if solution is None else solution.share
     )
-
-
-def _unset(reducer: TokenReducer) -> bool:
-    """Whether it has a strength that was left at its default."""
-    if not reducer.strength:
-        return False
-    defaults: dict[str, Any] = type(reducer)().config
-    return reducer.config == {**reducer.config, reducer.strength: defaults[reducer.strength]}
 
 
 def _thinned(stages: Sequence[Stage], most: int) -> list[Stage]:
