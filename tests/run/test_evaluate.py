@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import tokred
 from tokred.backbones.spec import backbone_info
@@ -38,3 +39,18 @@ def test_a_source_without_clips_is_an_error(attached) -> None:
 
     with pytest.raises(ValueError, match="no clip"):
         predict(attached, Empty(clips=1), backbone_info(attached.host).spec, batch_size=2)
+
+
+@pytest.mark.parametrize("spec", ["sta:r=12", "eventful"])
+def test_the_number_of_threads_changes_no_bit(spec) -> None:
+    model = tokred.attach(create_backbone("videomae_vit_nano", pretrained=False), tokred.build(spec))
+    source = SyntheticActions(clips=7, seed=1)
+    found = {}
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            found[threads] = predict(model, source, backbone_info(model.host).spec, batch_size=2)
+        finally:
+            torch.set_num_threads(1)
+    for name, values in found[1].arrays.items():
+        np.testing.assert_array_equal(found[3].arrays[name], values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -108,14 +110,24 @@ def collect(
     """
     model.eval()
 
+    workers = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    own = threading.local()
+
+    def mine() -> Attached:
+        """A method with state needs a model in every thread; the host is the same."""
+        if workers == 1 or not model.reducer.capabilities.stateful:
+            return model
+        if not hasattr(own, "model"):
+            own.model = copy.deepcopy(model, {id(model.host): model.host})
+        return own.model
+
     def run(batch: Batch) -> Arrays:
-        model.reset()  # the clips of a batch continue no other clips
-        found = measure(model, spec.arrange(batch.clips.to(device, dtype)))
+        used = mine()
+        used.reset()  # the clips of a batch continue no other clips
+        found = measure(used, spec.arrange(batch.clips.to(device, dtype)))
         return {name: values.detach().cpu().numpy() for name, values in found.items()}
 
     parts: dict[str, list[Array]] = {}
-    stateful = model.reducer.capabilities.stateful
-    workers = torch.get_num_threads() if torch.device(device).type == "cpu" and not stateful else 1
     for batch, found in _in_order(run, aligned(source, batch_size), workers):
         rows = {"items": np.asarray(batch.items, dtype=np.int64)}
         rows |= {LABELS + name: values.numpy() for name, values in batch.labels.items()}

@@ -120,7 +120,7 @@ def _host(
 
 def opened(cell: Cell) -> Source:
     """The clips of a cell, none decoded, as `work` opens them."""
-    return open_clips(cell.clips, _host(cell.backbone, cell.checkpoint, cell.num_classes, cell.device, cell.dtype)[1])
+    return open_clips(cell.clips, _host(cell.backbone, cell.checkpoint, cell.num_classes, "cpu", "float32")[1])
 
 
 _SOURCES: dict[tuple[Any, ...], MaterialisedSource] = {}

@@ -69,7 +69,7 @@ class Pending:
             self.back(number)
             return None
         self.done(number)
-        return Failed(task, f"its worker died {MOST_DEATHS} times, the last time: {reason}")
+        return Failed(task, f"its worker died {MOST_DEATHS} time{'s' * (MOST_DEATHS > 1)}, the last time: {reason}")
 
     def back(self, number: int) -> None:
         """A task that nobody began after all waits again, before the others of its group."""

@@ -239,7 +239,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     size = {"num_cpus": workers} if address is None and workers is not None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **quiet, **size)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones too, as when a node takes more than half a minute to start
         where = "cannot be started here" if address is None else f"at {address} does not answer"
         reason = " ".join(str(error).split())[:300]
         raise EngineError(f"the Ray cluster {where}: {reason}") from error
