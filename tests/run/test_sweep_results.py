@@ -1,0 +1,91 @@
+"""What a sweep found: paired with the unreduced model, summed up with intervals, plain JSON at any moment."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tokred.run.store import CellStore
+from tokred.run.sweep import open_sweep
+from tokred.run.sweep_results import assemble_sweep, means
+from tokred.run.work import Done, Task, work
+
+FILE = """
+name: tiny
+base: {clips: 6, reducer: sta, measures: [predict, trajectory]}
+axes:
+  - {reducer.order: [FBF, BFB], reducer.r: [22, 22]}
+excludes:
+  - {when: {reducer.order: BFB}, reason: for the test}
+paper:
+  rows:
+    - {at: {reducer.order: FBF}, value: 84.96, gflops: 308}
+"""
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
+    path.write_text(FILE)
+    return open_sweep(path)
+
+
+def assembled(sweep, store):
+    found = assemble_sweep(sweep.spec, sweep.settled, sweep.plan, store)
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def test_before_anything_is_computed_every_row_is_pending_or_left_out(sweep, tmp_path) -> None:
+    found = assembled(sweep, CellStore(tmp_path))
+    assert [row["status"] for row in found["rows"]] == ["pending", "pending", "excluded"]
+    assert not found["complete"]
+    assert found["rows"][2]["reason"] == "for the test"
+
+
+def test_finished_cells_are_paired_and_summed_up(sweep, tmp_path) -> None:
+    store = CellStore(tmp_path)
+    for id_, planned in sweep.plan.wanted.items():
+        outcome = work(Task(id_, planned.cell, planned.group.weights, planned.group.data))
+        assert isinstance(outcome, Done), outcome
+        store.write(id_, outcome.record, outcome.arrays)
+    found = assembled(sweep, store)
+    assert found["complete"]
+    predict, trajectory, _ = found["rows"]
+    motion = predict["accuracy"]["motion"]
+    assert motion["n"] == 6
+    assert motion["low"] <= motion["top1"] <= motion["high"]
+    assert motion["diff"] is not None
+    assert predict["agreement"]["value"] > 0
+    assert predict["paper"] == {"value": 84.96, "gflops": 308, "note": ""}
+    assert len(trajectory["values"]["trajectory"]["value"]) == 9
+    assert trajectory["accuracy"] == {}
+
+
+def test_a_failed_cell_says_why(sweep, tmp_path) -> None:
+    store = CellStore(tmp_path)
+    (planned, *_) = sweep.plan.cells
+    store.write_failure(planned.id, {"reason": "RuntimeError: no memory"})
+    row = assembled(sweep, store)["rows"][0]
+    assert (row["status"], row["reason"]) == ("failed", "RuntimeError: no memory")
+
+
+def test_means_leave_out_what_is_not_finite_and_say_how_many_are_left() -> None:
+    arrays = {
+        "one": np.array([1.0, 2.0, np.nan]),
+        "curve": np.array([[1.0, 5.0], [3.0, 5.0], [np.inf, 5.0]]),
+        "map": np.zeros((3, 2, 2)),
+        "long": np.zeros((3, 500)),
+        "lost": np.full(3, np.nan),
+        "items": np.arange(3),
+        "labels.motion": np.zeros(3),
+    }
+    found = means(arrays)
+    assert found["one"]["value"] == 1.5
+    assert found["one"]["n"] == 2
+    assert found["curve"]["value"] == [2.0, 5.0]
+    assert found["curve"]["n"] == [2, 3]
+    assert found["lost"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert found.keys() == {"one", "curve", "lost"}
