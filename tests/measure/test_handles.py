@@ -238,6 +238,17 @@ def test_timm_models_cost_what_the_closed_form_says(settings: dict[str, Any]) ->
     assert torch_macs(model, images).macs == closed.macs - closed.norm
 
 
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+def test_torchs_counter_counts_norms_as_fvcore_does_when_asked(affine: bool, grad: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8, elementwise_affine=affine), nn.Linear(8, 3))
+    x = torch.randn(5, 6)
+    assert torch_macs(model, x, grad=grad).macs == 5 * 6 * 8 + 5 * 8 * 3
+    counted = torch_macs(model, x, norms=True, grad=grad)
+    assert counted.norm == 5 * 8 * (5 if affine else 4)
+    assert counted.macs == fvcore_macs(model, x).macs
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_transformers_model_costs_the_same_fused_and_unfused_on_the_meta_device(attention: str) -> None:
     transformers = pytest.importorskip("transformers")
