@@ -44,3 +44,11 @@ def test_the_table_has_all_four_kinds(tokred: Call) -> None:
         "train_nano",
     ):
         assert word in out
+
+
+def test_sweeps_are_listed_with_their_profiles(tokred: Call) -> None:
+    found = json.loads(tokred("list", "experiments", "--json")[1])["experiments"]
+    sweeps = {name: text for name, text in found.items() if text.endswith("]")}
+    assert sweeps
+    assert all(text.endswith("[nano, full]") for text in sweeps.values())
+    assert not found["train_nano.yaml"].endswith("]")

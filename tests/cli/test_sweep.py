@@ -75,7 +75,7 @@ def test_everything_that_is_wrong_has_a_line(tokred: Call, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--profile", "nono"], "did you mean nano?"),
+        (["--profile", "nanno"], "did you mean nano?"),
         (["--set", "base.clisp=3"], "did you mean clips?"),
         (["--engine", "lokal"], "did you mean local?"),
         (["--workers", "0"], "at least 1"),

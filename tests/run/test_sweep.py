@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -181,6 +182,18 @@ def test_killed_at_random_points_it_ends_in_the_same_table(
     again, computed = run(sweep, tmp_path)
     assert set(computed) == set(sweep.plan.wanted) - kept
     assert table(again) == table(found)
+
+
+def test_what_a_killed_run_was_writing_goes_away(
+    sweep: Sweep, undisturbed: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed[1], tmp_path / "run")
+    old, young = (tmp_path / "run" / "cells" / f".{name}.npz.1.tmp" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    run(sweep, tmp_path / "run")
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(

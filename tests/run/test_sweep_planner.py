@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tokred.run.spec_file import SpecError
-from tokred.run.sweep_file import parse_sweep
+from tokred.run.sweep_file import load_sweep, parse_sweep
 from tokred.run.sweep_plan import SweepPlan
 from tokred.run.sweep_planner import plan_sweep
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SWEEPS = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if "stages" not in yaml.safe_load(path.read_text())]
 
 BASE = {"reducer": "sta:r=8", "clips": 4}
 
@@ -161,3 +166,11 @@ def test_what_full_size_refuses_is_told_there() -> None:
     assert planned.full is not None
     assert planned.full.gmac is None
     assert "400" in (planned.full.reason or "")
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_of_the_checkout_can_be_run_and_counted_at_full_size(path: Path) -> None:
+    found = plan_sweep(load_sweep(path))
+    costs = [planned.full for planned in found.cells if planned.cell is not None]
+    assert costs
+    assert [cost.reason if cost else "no full size" for cost in costs if cost is None or cost.gmac is None] == []

@@ -48,7 +48,7 @@ def test_a_profile_may_leave_nothing_out_and_vary_more() -> None:
 def test_a_file_without_profiles_is_its_own() -> None:
     alone = spec(profiles={})
     assert alone.settled().profile == ""
-    with pytest.raises(SpecError, match="'full' is none"):
+    with pytest.raises(SpecError, match="no profile is called 'full'"):
         alone.settled("full")
 
 

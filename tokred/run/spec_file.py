@@ -123,7 +123,9 @@ def _owner(model: type[BaseModel], location: Location) -> tuple[Location, list[s
     for part in location:
         found: list[Any] = []
         parts = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        tagged = [c for c in parts if "kind" in c.model_fields and c.model_fields["kind"].default == part]
+        tagged = [
+            c for c in parts if "kind" in c.model_fields and part in typing.get_args(c.model_fields["kind"].annotation)
+        ]
         if len(parts) > 1 and tagged:
             candidates = tagged
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from tokred.run.sweep_spec import Settled, SweepSpec
 from tokred.run.work import Done, Failed, Task
 
 RESULTS = "sweep.json"
+
+ABANDONED = 3600.0
+"""Seconds after which nobody is still writing a file."""
 
 
 class SweepStopped(RuntimeError):
@@ -93,6 +97,7 @@ def run_sweep(
     """
     say = progress if progress is not None else Silent()
     store = CellStore(out)
+    _clear(store)
     cost = estimate(sweep.plan, store, fresh=fresh, retry_failed=retry_failed)
     _tell(cost, out, say)
     if fresh:
@@ -162,6 +167,16 @@ def _tell(cost: Cost, out: Path, say: Progress) -> None:
         )
     if cost.failed:
         say.note(f"{len(cost.failed)} failed in an earlier run and are left (--retry-failed tries them again)")
+
+
+def _clear(store: CellStore) -> None:
+    """Remove files that a killed run was writing; young ones may belong to another run that is alive."""
+    for path in store.folder.glob(".*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # the other run has finished it
 
 
 def _forget_parts(store: CellStore, ids: Sequence[str]) -> None:

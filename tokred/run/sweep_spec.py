@@ -120,7 +120,7 @@ class SweepSpec(Strict):
         if not name:
             return Settled("", self.base, tuple(self.axes), tuple(self.excludes), tuple(self.seeds), self.labels)
         if name not in self.profiles:
-            raise SpecError(self.name, [f"profiles: {name!r} is none; {did_you_mean(name, self.profiles)}"])
+            raise SpecError(self.name, [f"no profile is called {name!r}; {did_you_mean(name, self.profiles)}"])
         own = self.profiles[name]
         axes = [*self.axes, *({} for _ in own.axes[len(self.axes) :])]
         for place, axis in enumerate(own.axes):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from tokred.data.synthetic.actions import NOISE, SLOWEST
+from tokred.run.spec_file import Location, explain, read_yaml
+from tokred.run.spec_file import SpecError as FileError
 from tokred.run.train_image_spec import Cifar10Spec, ImageViTSpec, image_problems
-from tokred.run.train_models import KINDS, ModelSpec, VideoViTSpec
+from tokred.run.train_models import ModelSpec, VideoViTSpec
 from tokred.run.train_part import Part
 from tokred.run.train_start import StartSpec
 
@@ -164,9 +163,9 @@ def load_spec(path: str | Path) -> TrainSpec:
         SpecError: the file cannot be read, is no YAML mapping, or holds wrong values; every problem is listed.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except FileError as error:
+        raise SpecError(str(error)) from error
     return parse_spec(content, str(path))
 
 
@@ -184,40 +183,10 @@ def parse_spec(content: Any, origin: str = "recipe") -> TrainSpec:
     try:
         return TrainSpec.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [explain(problem, TrainSpec, whole="recipe", where=_dotted)[1] for problem in error.errors()]
         raise SpecError("\n".join([f"{origin}: {len(lines)} problem(s)", *(f"  {line}" for line in lines)])) from error
 
 
-def _explain(problem: Any) -> str:
-    location = problem["loc"]
-    kind = ""
-    if len(location) > 1 and str(location[1]) in _kinds(location[0]):
-        kind, location = location[1], (location[0], *location[2:])  # pydantic names the kind as a level of its own
-    where = ".".join(str(part) for part in location) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        allowed = _allowed(location[:-1], kind)
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=2)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(allowed)}"
-        return f"{where}: unknown key; {hint}"
-    if problem["type"] == "missing":
-        return f"{where}: missing"
-    given = problem["input"]
-    shown = "" if isinstance(given, dict) else f" (given: {given!r})"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def _kinds(part: int | str) -> Collection[str]:
-    return KINDS if part == "model" else DATA if part == "data" else ()
-
-
-def _allowed(location: tuple[int | str, ...], kind: str) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {
-        "model": KINDS.get(kind, VideoViTSpec),
-        "data": DATA.get(kind, SyntheticSpec),
-        "optimizer": OptimizerSpec,
-        "start": StartSpec,
-        "stages": StageSpec,
-        "evaluation": EvaluationSpec,
-    }
-    owner = parts[str(location[0])] if location else TrainSpec
-    return sorted(owner.model_fields)
+def _dotted(location: Location) -> str:
+    """``stages.0.steps``."""
+    return ".".join(map(str, location))
