@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 DEMO ?= results/demo
+EXPERIMENTS ?= results/nano
+SWEEPS := $(sort $(wildcard experiments/sta_*.yaml experiments/*_headline.yaml) experiments/robustness.yaml)
 SHOWN := evit,topk,sta,tome,fewer_frames,lower_resolution,grid,random_drop,random_merge
 
 # One process per core, 8 at most, with one thread each: more threads than cores only wait for each other.
@@ -10,11 +12,12 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := -m pytest -n auto --maxprocesses=8 --dist=loadgroup --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest lint format clean
+.PHONY: help setup demo experiments test test-lowest lint format clean
 
 help:
 	@echo 'make setup        make .venv with tokred and everything that its tests need (about 6 GB, once)'
 	@echo 'make demo         compare nine reducers on the model that ships inside; the report lands in $(DEMO)'
+	@echo 'make experiments  the papers'"'"' tables and figures on the models that ship inside, in $(EXPERIMENTS)'
 	@echo 'make test         the test suite'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make format       let ruff rewrite what it can'
@@ -29,6 +32,12 @@ demo: .venv/.installed
 	@echo '--- comparing reducers on generated video; each finished row is kept, so a second run only does what is missing'
 	@.venv/bin/tokred compare --reducers $(SHOWN) --out '$(DEMO)'
 	@echo '--- report: $(DEMO)/report.html'
+
+experiments: .venv/.installed
+	@echo '--- $(words $(SWEEPS)) experiments; each finished cell is kept, so a second run only does what is missing'
+	@.venv/bin/tokred sweep $(SWEEPS) --profile nano --out '$(EXPERIMENTS)'
+	@.venv/bin/tokred report $(patsubst experiments/%.yaml,'$(EXPERIMENTS)'/%,$(SWEEPS)) --out '$(EXPERIMENTS)/report.html' > /dev/null
+	@echo '--- report: $(EXPERIMENTS)/report.html'
 
 test: .venv/.installed
 	@echo '--- tests'

@@ -140,3 +140,27 @@ def test_settings_can_be_changed_without_the_file(tokred: Call, file: Path, tmp_
     found = json.loads(out)
     assert [cell["point"].get("reducer.r") for cell in found["cells"]] == [None, 12]
     assert found["clips"] == 10
+
+
+def test_several_files_share_their_cells_and_have_a_folder_each(tokred, tmp_path) -> None:
+    for name, orders in (("one", "[FBF, BFB]"), ("two", "[BFB, FFF]")):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: {name}\nbase: {{clips: 4, reducer: 'sta:r=22'}}\naxes:\n  - {{reducer.order: {orders}}}\n"
+        )
+    files, out = [tmp_path / "one.yaml", tmp_path / "two.yaml"], tmp_path / "out"
+    done = tokred("sweep", *files, "--out", out, "--workers", 1)
+    assert done.status == 0, done.err
+    assert (out / "one" / "sweep.json").exists()
+    assert (out / "two" / "report.html").exists()
+    assert len(list((out / "cells").glob("*.npz"))) == 4, "the unreduced cell and BFB are computed once"
+    again = tokred("sweep", *files, "--out", out, "--workers", 1)
+    assert again.status == 0
+    assert "computing" not in again.err
+
+
+def test_two_files_of_one_name_are_refused(tokred, tmp_path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text("name: same\nbase: {clips: 4, reducer: 'sta:r=22'}\n")
+    done = tokred("sweep", tmp_path / "a.yaml", tmp_path / "b.yaml", "--out", tmp_path / "out")
+    assert done.status == 2
+    assert "one name" in done.err

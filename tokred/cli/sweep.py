@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from tokred.cli.options import DTYPES, Device, Json, number, one_of, print_json, whole
 
 if TYPE_CHECKING:
+    from tokred.cli.progress import RichProgress
     from tokred.run.spec_file import SpecError
+    from tokred.run.store import CellStore
     from tokred.run.sweep import Sweep
-    from tokred.run.sweep_cost import Cost
-    from tokred.run.sweep_plan import PlannedCell
 
 ENGINES = ("local", "ray")
 AS_WRITTEN = "as written"
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A sweep, e.g. experiments/sta_order.yaml.")],
+    files: Annotated[list[Path], typer.Argument(help="Sweeps, e.g. experiments/sta_table2.yaml.")],
     profile: Annotated[
         str | None, typer.Option("--profile", help="A size that the file has; default nano.", show_default=False)
     ] = None,
@@ -33,7 +33,12 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and what they cost; compute none.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default results/NAME-PROFILE.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Run folder; default results/NAME-PROFILE. Of several files: a folder each, and shared cells."
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option("--engine", callback=one_of(*ENGINES), help="local: processes here; ray: a Ray cluster.")
     ] = "local",
@@ -68,72 +73,117 @@ def command(
     from rich.console import Console
 
     from tokred.cli.progress import RichProgress
+    from tokred.cli.sweep_cells import cost_lines, cost_values
     from tokred.report import print_run, write_run
     from tokred.report.frames import sweep_frame
     from tokred.run.engine import make_engine
     from tokred.run.spec_file import SpecError
     from tokred.run.store import CellStore
-    from tokred.run.sweep import SweepStopped, failed_cells, open_sweep, run_sweep
+    from tokred.run.sweep import SweepStopped, open_sweep, run_sweep
     from tokred.run.sweep_cost import estimate
 
     if parquet:
         _need_pyarrow()
     changes = [*(sets or []), *([] if dtype == AS_WRITTEN else [f"base.dtype={dtype}"])]
-    try:
-        sweep = open_sweep(file, profile, changes, device=device)
-    except SpecError as error:
-        return _refuse(error)
-    folder = out if out is not None else sweep.folder
-    if folder.exists() and not folder.is_dir():
-        raise typer.BadParameter(f"{folder} is a file; allowed is a folder", param_hint="--out")
-    store = CellStore(folder)
+    runs: list[_Run] = []
+    refused = 0
+    for file in files:
+        try:
+            sweep = open_sweep(file, profile, changes, device=device)
+        except SpecError as error:
+            refused = _refuse(error)
+            continue
+        several = out is not None and len(files) > 1
+        folder = sweep.folder if out is None else out / sweep.spec.name if several else out
+        if folder.exists() and not folder.is_dir():
+            raise typer.BadParameter(f"{folder} is a file; allowed is a folder", param_hint="--out")
+        runs.append(_Run(sweep, folder, CellStore(out if several and out is not None else folder)))
+    if refused:
+        return refused
+    if len({run.folder for run in runs}) < len(runs):
+        names = ", ".join(run.sweep.spec.name for run in runs)
+        raise ValueError(f"several files have one name: {names}")
     if dry_run:
-        cost = estimate(sweep.plan, store, fresh=fresh, retry_failed=retry_failed)
+        costs = [estimate(run.sweep.plan, run.store, fresh=fresh, retry_failed=retry_failed) for run in runs]
         if json:
-            print_json(_plain(sweep, cost))
+            found = [cost_values(run.sweep, cost) for run, cost in zip(runs, costs, strict=True)]
+            print_json(found if len(found) > 1 else found[0])
         else:
-            print("\n".join(_lines(sweep, cost, workers or 1)))
+            for run, cost in zip(runs, costs, strict=True):
+                print(
+                    "\n".join(
+                        [
+                            *([f"{run.sweep.spec.name}:"] if len(runs) > 1 else []),
+                            *cost_lines(run.sweep, cost, workers or 1),
+                        ]
+                    )
+                )
         return 0
     progress = RichProgress(Console(stderr=True))
+    status, all_results = 0, []
     with make_engine(engine, workers, device, address, num_gpus) as team:
-        try:
-            results = run_sweep(
-                sweep,
-                folder,
-                team,
-                parts=parts,
-                fresh=fresh,
-                retry_failed=retry_failed,
-                command=shlex.join(["tokred", *sys.argv[1:]]),
-                progress=progress,
-            )
-            write_run(results, folder)
-            if parquet:
-                _write_parquet(results, folder)
-        except OSError as error:
-            print(f"tokred: nothing can be written to {folder}: {error.strerror or error}", file=sys.stderr)
-            return 1
-        except SweepStopped as error:
-            print(f"tokred: {error}", file=sys.stderr)
-            return 1
+        for run in runs:
+            if len(runs) > 1:
+                progress.note(f"{run.sweep.spec.name}: {run.sweep.spec.title}")
+            try:
+                results = run_sweep(
+                    run.sweep,
+                    run.folder,
+                    team,
+                    parts=parts,
+                    fresh=fresh,
+                    retry_failed=retry_failed,
+                    command=shlex.join(["tokred", *sys.argv[1:]]),
+                    progress=progress,
+                    store=run.store,
+                )
+                write_run(results, run.folder)
+                if parquet:
+                    _write_parquet(results, run.folder)
+            except OSError as error:
+                print(f"tokred: nothing can be written to {run.folder}: {error.strerror or error}", file=sys.stderr)
+                return 1
+            except SweepStopped as error:
+                print(f"tokred: {error}", file=sys.stderr)
+                return 1
+            all_results.append(results)
+            if csv:
+                print(sweep_frame(results).to_csv(index=False, lineterminator="\n"), end="")
+            elif not json:
+                print_run(results)
+                print(f"report: {run.folder / 'report.html'}\n")
+            unfinished, interrupted = _say_what_is_missing(run, progress)
+            status = max(status, int(unfinished))
+            if interrupted:
+                break
     if json:
-        print_json(results)
-    elif csv:
-        print(sweep_frame(results).to_csv(index=False, lineterminator="\n"), end="")
-    else:
-        print_run(results)
-        print(f"report: {folder / 'report.html'}")
-    failed = failed_cells(sweep, store)
-    missing = [id_ for id_ in sweep.plan.wanted if store.read(id_) is None]
+        print_json(all_results if len(runs) > 1 else all_results[0])
+    return status
+
+
+class _Run(NamedTuple):
+    """A sweep with the folder of its results and the store of its cells."""
+
+    sweep: Sweep
+    folder: Path
+    store: CellStore
+
+
+def _say_what_is_missing(run: _Run, progress: RichProgress) -> tuple[bool, bool]:
+    """Whether a cell is missing, and whether that is because the run was stopped."""
+    from tokred.run.sweep import failed_cells
+
+    failed = failed_cells(run.sweep, run.store)
+    missing = [id_ for id_ in run.sweep.plan.wanted if run.store.read(id_) is None]
     if len(missing) > len(failed):
-        total = len(sweep.plan.wanted)
+        total = len(run.sweep.plan.wanted)
         progress.note(
-            f"stopped: {total - len(missing)} of {total} cells are kept in {folder}; "
+            f"stopped: {total - len(missing)} of {total} cells are kept in {run.store.folder.parent}; "
             "the same command goes on from there"
         )
     for name, reason in failed.items():
         progress.note(f"failed: {name}: {reason}")
-    return 1 if missing else 0
+    return bool(missing), len(missing) > len(failed)
 
 
 def _refuse(error: SpecError) -> int:
@@ -170,90 +220,3 @@ def _write_parquet(results: dict[str, Any], folder: Path) -> None:
     frame[mixed] = frame[mixed].map(lambda value: None if value is None else str(value))
     frame.to_parquet(buffer, index=False)
     write_atomic(folder / "results.parquet", buffer.getvalue())
-
-
-def _lines(sweep: Sweep, cost: Cost, workers: int) -> list[str]:
-    """The cells of a sweep and what is left to do, for people."""
-    rows = [_row(planned, _state(planned, cost)) for planned in (*sweep.plan.baselines, *sweep.plan.cells)]
-    head = ("cell", "state", "GMAC", "share", "full GMAC", "reducer", "point")
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    table = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-    ]
-    notes = [f"note: {note}" for note in sweep.plan.notes]
-    kinds = [(len(cost.kept), "kept"), (len(cost.failed), "failed before"), (len(cost.todo), "to compute")]
-    counted = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
-    work = f"{cost.clips} clips, {'at most ' if cost.at_most else ''}{cost.gmac / 1e3:.3g} TMAC"
-    total = len(sweep.plan.wanted)
-    needs = [f"needs: {' '.join(sweep.settled.needs.split())}"] if sweep.settled.needs else []
-    return [*table, *notes, *needs, f"{total} cells: {counted}; {work}; {_duration(cost, workers)}"]
-
-
-def _row(planned: PlannedCell, state: str) -> tuple[str, ...]:
-    if planned.cell is None:
-        return ("-", f"left out: {planned.point.excluded}", "", "", "", "", _point(planned))
-    full = planned.full
-    measure = "" if planned.cell.measure == "predict" else f" [{planned.cell.measure}]"
-    return (
-        planned.id or "",
-        state,
-        "?" if planned.report is None else f"{planned.report.gmac:.4g}",
-        "?" if planned.share is None else f"{planned.share:.1%}",
-        "" if full is None else "?" if full.gmac is None else f"{full.gmac:.2f}",
-        planned.cell.reducer + measure,
-        _point(planned),
-    )
-
-
-def _point(planned: PlannedCell) -> str:
-    return " ".join(f"{key}={value}" for key, value in planned.point.values.items()) or "shared unreduced model"
-
-
-def _state(planned: PlannedCell, cost: Cost) -> str:
-    if planned.id in cost.todo:
-        return "to compute"
-    return "kept" if planned.id in cost.kept else "failed"
-
-
-def _duration(cost: Cost, workers: int) -> str:
-    if not cost.todo:
-        return "nothing is left to do"
-    if cost.seconds is None:
-        return "how long it takes is not known before a cell is finished"
-    minutes = cost.seconds / workers / 60
-    several = f" with {workers} workers" if workers > 1 else ""
-    return f"about {minutes:.1f} min{several}, as fast as the cells that are finished"
-
-
-def _plain(sweep: Sweep, cost: Cost) -> dict[str, Any]:
-    """The same for programs."""
-    cells = []
-    for planned in (*sweep.plan.baselines, *sweep.plan.cells):
-        full = planned.full
-        cells.append(
-            {
-                "cell": planned.id,
-                "state": "excluded" if planned.cell is None else _state(planned, cost),
-                "reason": planned.point.excluded,
-                "point": planned.point.values,
-                "reducer": None if planned.cell is None else planned.cell.reducer,
-                "measure": None if planned.cell is None else planned.cell.measure,
-                "gmac": None if planned.report is None else planned.report.gmac,
-                "gmac_share": planned.share,
-                "full_gmac": None if full is None else full.gmac,
-                "full_reason": None if full is None else full.reason,
-                "notes": list(planned.notes),
-            }
-        )
-    return {
-        "name": sweep.spec.name,
-        "profile": sweep.settled.profile,
-        "cells": cells,
-        "kept": len(cost.kept),
-        "failed": len(cost.failed),
-        "todo": len(cost.todo),
-        "clips": cost.clips,
-        "gmac": cost.gmac,
-        "seconds": cost.seconds,
-        "notes": list(sweep.plan.notes),
-    }

@@ -81,6 +81,7 @@ def run_sweep(
     retry_failed: bool = False,
     command: str = "",
     progress: Progress | None = None,
+    store: CellStore | None = None,
 ) -> dict[str, Any]:
     """Compute the cells that are missing in ``out`` and write ``sweep.json``.
 
@@ -89,14 +90,15 @@ def run_sweep(
     Args:
         engine: computes the cells, closed by the caller; parts: of each cell, for one big data set on many workers.
         fresh: compute finished cells again; retry_failed: those that failed in an earlier run.
-        command: that is written down.
+        command: that is written down; store: where cells are kept, by default in ``out``: sweeps with one store
+            compute what they have in common once.
     Returns:
         See ``tokred.run.sweep_results``; ``complete`` is False after Ctrl-C, when the finished cells are kept.
     Raises:
         SweepStopped: nothing can be written.
     """
     say = progress if progress is not None else Silent()
-    store = CellStore(out)
+    store = CellStore(out) if store is None else store
     _clear(store)
     cost = estimate(sweep.plan, store, fresh=fresh, retry_failed=retry_failed)
     _tell(cost, out, say)
