@@ -8,7 +8,19 @@ from tokred.attach import attach
 from tokred.backbones.geometry import Geometry
 from tokred.compose import compose
 from tokred.dry import dry_run
-from tokred.methods import STA, EViT, FewerFrames, GridKeep, LowerResolution, RandomDrop, RandomMerge, ToMe, TopK
+from tokred.methods import (
+    STA,
+    DynamicViT,
+    EViT,
+    FewerFrames,
+    GridKeep,
+    LowerResolution,
+    RandomDrop,
+    RandomMerge,
+    ToMe,
+    TopK,
+    VidTLDR,
+)
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Site, TokenReducer, keep_top
 from tokred.reduction import Reduction
@@ -160,3 +172,31 @@ def test_planning_leaves_no_state_in_a_stateful_reducer() -> None:
     reducer = Counting()
     dry_run(reducer, BASE)
     assert reducer.asked == 0
+
+
+def test_planning_computes_no_attention_rows_and_counts_them_where_a_step_reads_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("planning ran over attention rows")
+
+    monkeypatch.setattr("tokred.saliency.row_statistics", never)
+    (topk,) = dry_run(TopK(0.5, at=(0,)), BASE).steps
+    assert topk.executed_macs == 192 * 192 * 48
+    (tldr,) = dry_run(VidTLDR(r=20, at=(0,)), BASE).steps
+    assert tldr.executed_macs == 192 * 192 * 48 + 96 * 96 * 48
+    (classed,) = dry_run(TopK(0.5, at=(0,)), IMAGE).steps
+    assert classed.executed_macs == 66 * 48
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_learned_parts_are_planned_wherever_their_parameters_are_and_stay_there(
+    dtype: torch.dtype, device: str
+) -> None:
+    reducer = DynamicViT(0.5, at=(1,))
+    reducer.prepare(BASE)
+    plan = dry_run(reducer, BASE)
+    reducer.to(device, dtype)
+    assert dry_run(reducer, BASE) == plan
+    assert {(held.device.type, held.dtype) for held in reducer.parameters()} == {(device, dtype)}
