@@ -60,7 +60,8 @@ class Target(NamedTuple):
 
 
 def _method(name: str, *more: str) -> Target:
-    return Target(25, tuple(f"tests/methods/test_{test}.py" for test in (name, *more)), (name,))
+    tests = tuple(f"tests/methods/test_{test}.py" for test in (name, *more))
+    return Target(25, (*tests, "tests/test_registry_methods.py"), (name,))
 
 
 TARGETS = {

@@ -17,9 +17,9 @@ from tokred.dry import dry_run
 from tokred.methods import ATS
 from tokred.methods.ats import official_scores, stabilised
 from tokred.probe import Probe
-from tokred.reducer import Site
+from tokred.reducer import Promise, Site
 from tokred.reduction import Keep
-from tokred.schedule import ScheduleError
+from tokred.schedule import ScheduleError, Step
 from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens
 
@@ -82,6 +82,17 @@ def test_counts_round_down_in_every_block_and_stop_at_one() -> None:
     thin = dry_run(ATS(0.1), geometry)
     assert [s.n_out - 2 for s in thin.steps] == [6, 1]
     assert any("int(0.1 * 6) = 0 raised to 1" in note for note in thin.notes)
+
+
+def test_promises_tell_groups_and_raised_counts() -> None:
+    geometry = attach(VIDEO.build()[0], ATS(0.5)).geometry
+    reducer = ATS(0.1)
+    assert reducer.promise(Step(2, 0, "keep", 0.1), 20, 4, geometry) == Promise(2, None)
+    assert reducer.promise(Step(2, 0, "keep", 0.1), 10, 4, geometry) == Promise(1, None)
+    assert reducer.promise(Step(2, 0, "keep", 0.1), 9, 4, geometry) == Promise(
+        1, None, ("block 2: int(0.1 * 9) = 0 raised to 1",)
+    )
+    assert reducer.promise(Step(2, 0, "keep", 1.0), 9, 4, geometry) == Promise(9, 4)
 
 
 def test_registers_stay_in_front_and_do_not_compete() -> None:

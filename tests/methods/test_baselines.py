@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,21 @@ def test_topk_keeps_the_most_attended_in_their_places(prefix: int) -> None:
         score = attention[i, :, 0].mean(0) if prefix else attention[i].mean((0, 1))
         ranked = sorted(range(n), key=lambda j: -float(score[prefix + j]))[:5]
         assert found.index[i].tolist() == [*range(prefix), *(prefix + j for j in sorted(ranked))]
+
+
+def test_random_choices_are_the_same_in_every_release() -> None:
+    """Tables that were made with them can be made again."""
+    drop, merge = step_of(RandomDrop(0.5), 8), step_of(RandomMerge(0.5), 8)
+    assert isinstance(drop, Keep)
+    assert isinstance(merge, Merge)
+    assert drop.index.tolist() == [[0, 3, 4, 7], [0, 3, 6, 7]]
+    assert merge.assign.tolist() == [[1, 0, 1, 3, 1, 2, 3, 0], [0, 0, 1, 1, 2, 3, 0, 2]]
+
+
+def test_topk_costs_one_row_of_attention_or_all_of_them() -> None:
+    step = Step(0, 0, "keep", 0.5)
+    assert TopK(0.5).macs(96, GEOMETRY, step) == 96 * 96 * 24
+    assert TopK(0.5).macs(97, replace(GEOMETRY, prefix=1, class_token=True), step) == 97 * 24
 
 
 def test_topk_says_what_ranked() -> None:

@@ -170,6 +170,15 @@ def test_wrong_settings_are_refused_when_it_is_made(settings: dict[str, Any], me
         EViT(**settings)
 
 
+@pytest.mark.parametrize("tokens", [197, 140])
+def test_a_step_costs_a_row_of_attention_or_all_rows_and_the_sum_of_the_rest(tokens: int) -> None:
+    step, row, width = Step(3, 0, "keep", 0.7), tokens * 6 * 64, tokens * 384
+    assert EViT(0.7).macs(tokens, GEOMETRY, step) == row + width
+    assert EViT(0.7, fuse=False).macs(tokens, GEOMETRY, step) == row
+    assert EViT(0.7, score="mean_query").macs(tokens, GEOMETRY, step) == row + width
+    assert EViT(0.7, score="received", fuse=False).macs(tokens, GEOMETRY, step) == row * tokens
+
+
 def test_the_keep_rate_shrinks_along_half_a_cosine() -> None:
     def rate(iteration: int) -> float:
         return shrinking_rate(iteration, iteration // 10, 0.5, start=2, end=6, per_epoch=10)

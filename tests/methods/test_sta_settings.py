@@ -8,7 +8,7 @@ import pytest
 
 from tokred.backbones.geometry import Geometry
 from tokred.methods import STA
-from tokred.schedule import ScheduleError
+from tokred.schedule import ScheduleError, Step
 from tokred.settings import SettingError
 from tokred.tokens import Grid
 
@@ -91,6 +91,21 @@ def test_strength_reaches_up_to_half_of_a_frame_or_what_the_stages_allow() -> No
     STA(r=int(high), schedule="increasing").check(geometry())
     with pytest.raises(ScheduleError, match="allowed is below"):
         STA(r=int(high) + 1, schedule="increasing").check(geometry())
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize(("t", "index", "groups"), [(4, 0, 4), (4, 1, 2), (1, 0, 1)])
+def test_a_stage_costs_the_first_frames_similarities_and_two_products_for_each_later_one(
+    t: int, index: int, groups: int, prefix: int
+) -> None:
+    g, each = 24 * t // groups, t // groups
+    r, d = 5 * each, 8
+    first = (g // 2) * (g // 2) * d
+    all_sources = g * g * d if groups > 1 else 0
+    later = sum(g * (g - r) * (d + 1) for _ in range(2, groups))
+    where, step = geometry(t, prefix=prefix), Step(index, index, "drop", 5)
+    assert STA(r=5).macs(prefix + groups * g, where, step) == first + all_sources + later
+    assert STA(r=5, first="grid").macs(prefix + groups * g, where, step) == all_sources + later
 
 
 def test_published_settings_have_the_published_counts() -> None:

@@ -258,6 +258,10 @@ def test_official_scorers_are_taken_and_others_refused() -> None:
         assert torch.equal(mine, theirs)
     with pytest.raises(LearnedError, match="there are none"):
         reducer.load_official({"blocks.0.norm1.weight": torch.zeros(3)})
+    name = "space_score_predictor.0.score_network.in_conv.1.weight"
+    for wider in (torch.zeros(16, 8), torch.zeros(4, 8)):
+        with pytest.raises(LearnedError, match=f"{name} does not fit"):
+            reducer.load_official({name: wider})
     with pytest.raises(LearnedError, match=r"time_score_predictor.1.score_network.x does not fit"):
         reducer.load_official({"time_score_predictor.1.score_network.x": torch.zeros(3)})
 

@@ -114,6 +114,60 @@ def test_random_choices_follow_the_clip_and_the_seed() -> None:
     assert torch.equal(indices[0], indices[1])
     assert not torch.equal(indices[0], indices[2])
     assert len({tuple(row) for row in indices[0].tolist()}) > 4
+    word = "".join(["ran", "dom"])  # as a command line makes it: equal to the constant, and another object
+    typed = decide(STTSHeuristic(0.4, frames=word, squares=word), tokens, 0.5, 0.5)
+    assert typed is not None
+    assert torch.equal(typed.index, indices[0])
+    assert indices[0][0].tolist() == [
+        78,
+        79,
+        80,
+        81,
+        84,
+        85,
+        86,
+        87,
+        90,
+        91,
+        92,
+        93,
+        96,
+        97,
+        98,
+        99,
+        115,
+        116,
+        117,
+        118,
+        121,
+        122,
+        123,
+        124,
+        127,
+        128,
+        129,
+        130,
+        133,
+        134,
+        135,
+        136,
+        186,
+        187,
+        188,
+        189,
+        192,
+        193,
+        194,
+        195,
+        198,
+        199,
+        200,
+        201,
+        204,
+        205,
+        206,
+        207,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,21 @@ def test_prefix_tokens_are_in_the_attention_and_not_in_the_matching() -> None:
     assert step.executed_macs == step.macs + 98 * 98 * 24
 
 
+@pytest.mark.parametrize(("tokens", "prefix"), [(96, 0), (97, 0), (97, 1)])
+def test_a_step_costs_the_similarities_of_even_with_odd_patches(tokens: int, prefix: int) -> None:
+    where = Geometry(
+        depth=6, dim=24, heads=3, head_dim=8, mlp_hidden=48, grid=Grid(4, 4, 6), prefix=prefix, classes=7,
+        kernel=(2, 4, 4),
+    )  # fmt: skip
+    even, odd = len(range(prefix, tokens, 2)), len(range(prefix + 1, tokens, 2))
+    assert VidTLDR(3).macs(tokens, where, Step(0, 0, "drop", 3)) == even * odd * 24
+
+
+def test_a_token_of_no_mass_weighs_an_exact_factor_that_is_nothing_in_attention() -> None:
+    assert math.frexp(LEAST_MASS)[0] == 0.5
+    assert math.log(LEAST_MASS) == pytest.approx(-27.7, abs=0.05)
+
+
 def test_what_ran_is_told_where_it_is_not_the_official_method() -> None:
     host, _ = IMAGE.build()
     assert attach(host, VidTLDR(r=4)).notes == ("vid-TLDR with protected prefix tokens (no official counterpart)",)
