@@ -8,6 +8,7 @@ is a host of L - 2 blocks with this reducer; and in fused attention. On video, t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -181,7 +182,9 @@ class STViTR(SemanticReducer):
             return self.generate(tokens, site, unit, sets_aside=True)
         if tokens.aside is None:
             raise ScheduleError(f"{self.spec} at block {site.block} has no patches to bring back")
-        return Recover(partial(run_like, self.recovery[unit]), tokens.aside, tokens.patch_count)
+        # They were pooled as whole frames, so they are in frames, whether or not that was known.
+        aside = replace(tokens.aside, groups=tokens.aside.grid.t)
+        return Recover(partial(run_like, self.recovery[unit]), aside, tokens.patch_count)
 
     def promise(self, step: Step, count: int, groups: int | None, geometry: Geometry) -> Promise:
         if step.index % 2:

@@ -38,7 +38,7 @@ def advance(tokens: Tokens, reduction: Reduction) -> Tokens:
     if reduction.brings_back:
         if tokens.aside is None:
             raise ValueError("the reduction brings tokens back, and none were set aside")
-        return tokens.aside.with_x(reduction.apply(tokens.x, tokens.size))
+        return replace(tokens.aside, x=reduction.apply(tokens.x, tokens.size), groups=reduction.groups)
     source = tokens.source
     if source is not None:
         # One extra place holds -1, so that dropped patches stay dropped.

@@ -26,6 +26,13 @@ def test_the_line_makes_the_reducer_again_whatever_it_is() -> None:
     assert own.startswith(f"import tokred; from {__name__} import Importable; ")
     assert "check_reducer(Importable(r=3), only=" in own
 
+    drawn = reproduce(ToMe, "check_x", backbone="VideoShape(grid=(1, 2, 2), dim=8, heads=1, depth=3)")
+    assert (
+        "tokred.build('tome'), [tokred.testing.VideoShape(grid=(1, 2, 2), dim=8, heads=1, depth=3).backbone]" in drawn
+    )
+    assert "tokred.build('tome'), [mine], only=" in reproduce(ToMe, "check_x", backbone="mine")
+    assert "backbone" not in reproduce(ToMe, "check_x", backbone="video")
+
     class Local(ToMe):
         pass
 

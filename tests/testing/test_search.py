@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import tokred
 from tokred.registry import build
@@ -27,7 +28,7 @@ def test_every_broken_clause_is_found_in_one_search_and_the_others_go_on() -> No
 
         def reduce(self, tokens: tokred.Tokens, probe: tokred.Probe, site: tokred.Site) -> tokred.Keep:
             count = min(site.left(tokens.patch_count) + 1, tokens.patch_count)
-            return tokred.keep_top(tokens, tokens.patches.sum(-1), count, order="score")
+            return tokred.keep_top(tokens, tokens.patches.sum(-1, dtype=torch.float32), count, order="score")
 
     outcomes = search_steps(Two(), CHECKS, FEW)
     status = {outcome.check: outcome.status for outcome in outcomes}

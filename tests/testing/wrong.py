@@ -541,10 +541,10 @@ class NeverForgets(Good):
         return torch.sin(super().score(tokens, probe) * self.seen)
 
 
-class WrongOnOneToken(Good):
-    """Fails only where a single patch token is there: what whole models never show."""
+class WrongOnFewTokens(Good):
+    """Fails only where three patch tokens or fewer are there: what whole models never show."""
 
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
-        if tokens.patch_count == 1:
+        if tokens.patch_count <= 3:
             return keep_patches(tokens, torch.zeros(tokens.x.shape[0], 0, dtype=torch.int64))
         return super().reduce(tokens, probe, site)

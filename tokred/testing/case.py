@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from tokred.attach import Attached, attach
 from tokred.backbones.adapter import Unsupported
 from tokred.backbones.geometry import Geometry
 from tokred.driver import Action, run_blocks
+from tokred.dry import dry_run
+from tokred.plan import Plan
 from tokred.probe import Probe
 from tokred.reducer import Promise, Site, TokenReducer
 from tokred.reduction import Reduction
@@ -55,12 +58,24 @@ class Case:
         given = construct(subject)
         try:
             attached = attach(self.host, given)
-            self.geometry: Geometry = attached.geometry
+            self.geometry: Geometry = self._sized(attached)
             self.zero = at_share(given, self.geometry, 0.0)
             self.reducer = given if _acts(given, attached) else at_share(given, self.geometry, 0.4) or given
             attach(self.host, self.reducer)
         except (Unsupported, ScheduleError) as error:
             raise NotApplicable(f"{backbone.name} refuses {given.spec}: {error}") from error
+
+    @torch.no_grad()
+    def _sized(self, attached: Attached) -> Geometry:
+        """The geometry at the size of the clips: some hosts do not say which size they are for."""
+        grid = attached.adapter.embed(self.host, self.clips[:1], None).grid
+        return attached.geometry if grid == attached.geometry.grid else replace(attached.geometry, grid=grid)
+
+    def plan(self, fast: Attached) -> Plan | None:
+        """The plan of an attached reducer at the size of the clips; None where the content decides."""
+        if fast.plan is None or fast.geometry.grid == self.geometry.grid:
+            return fast.plan
+        return dry_run(fast.reducer, self.geometry)
 
     def fresh(self) -> nn.Module:
         """A copy of the bare model that may be changed."""
@@ -73,7 +88,7 @@ class Case:
     @torch.no_grad()
     def bare(self, clips: Tensor | None = None) -> Tensor:
         """Logits of the bare host."""
-        return self.host(self.clips if clips is None else clips)
+        return logits_of(self.host(self.clips if clips is None else clips))
 
     @torch.no_grad()
     def logits(self, fast: nn.Module | None = None, clips: Tensor | None = None) -> Tensor:
@@ -81,7 +96,7 @@ class Case:
         fast = self.attach() if fast is None else fast
         if isinstance(fast, Attached):
             fast.reset()
-        return fast(self.clips if clips is None else clips)
+        return logits_of(fast(self.clips if clips is None else clips))
 
     @torch.no_grad()
     def watch(
@@ -195,6 +210,11 @@ def construct(subject: Subject) -> TokenReducer:
             f"{subject.__name__}() to work, so that the method can be listed and compared (or an instance to check)",
             f"TypeError: {error}",
         ) from error
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a host returns: themselves, or the field of that name."""
+    return output if isinstance(output, Tensor) else output.logits
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -197,7 +197,7 @@ def run_check(check: Check, case: Case) -> Outcome:
         return Outcome(check.name, case.backbone, spec, "skipped", str(inapplicable))
     except Exception as error:
         expected, got = expectation(error)
-        where, again = f"on the {case.backbone} backbone", reproduce(case.reducer, check.name)
+        where, again = f"on the {case.backbone} backbone", reproduce(case.reducer, check.name, backbone=case.backbone)
         text = report(check.name, check.clause, case.reducer, where, expected, got, again)
         return Outcome(check.name, case.backbone, spec, "failed", text)
     return Outcome(check.name, case.backbone, spec, "passed", told or "")
@@ -214,6 +214,6 @@ def case_of(reducer: Subject, backbone: Backbone) -> Case | Outcome | str:
         name = declared.check_declared_needs.name if isinstance(error, UndeclaredNeed) else ATTACHES
         expected, got = expectation(error)
         clause = "a reducer attaches, and reads only what it declares"
-        where, again = f"on the {backbone.name} backbone", reproduce(reducer, name)
+        where, again = f"on the {backbone.name} backbone", reproduce(reducer, name, backbone=backbone.name)
         text = report(name, clause, reducer, where, expected, got, again)
         return Outcome(name, backbone.name, spec_of(reducer), "failed", text)

@@ -21,7 +21,7 @@ STRENGTHS = 4
 @check("each step leaves the tokens that its schedule promises, for any batch and content", unless=content_decides)
 def check_token_count_is_scheduled(case: Case) -> None:
     fast = case.attach()
-    plan = fast.plan
+    plan = case.plan(fast)
     assert plan is not None
     steps = []
     for clips in (case.clips, case.clips[:1], torch.zeros_like(case.clips[:2])):
@@ -114,14 +114,15 @@ def check_composition(case: Case) -> None:
 def _counts(case: Case, composed: TokenReducer) -> int:
     """Patch tokens left by a composition, after comparing the run with its plan and its promises."""
     fast = case.attach(composed)
-    assert fast.plan is not None
+    plan = case.plan(fast)
+    assert plan is not None
     seen = case.watch(fast)
     _expect_promises(case, seen)
     ran = [(s.site.block, s.before.count, s.after.count) for s in seen if s.reduction is not None]
-    planned = [(s.block, s.n_in, s.n_out) for s in fast.plan.steps]
+    planned = [(s.block, s.n_in, s.n_out) for s in plan.steps]
     expect(ran == planned, f"{composed.spec} to run as planned, {planned}", ran)
     expect(bool(case.logits(fast).isfinite().all()), f"finite logits from {composed.spec}", "NaN or infinity")
-    return fast.plan.final - case.geometry.prefix
+    return plan.final - case.geometry.prefix
 
 
 def _expect_promises(case: Case, seen: list[Seen]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokred.attach import Attached
 from tokred.reduction import Keep
-from tokred.testing.case import Case, difference, same_decisions
+from tokred.testing.case import Case, difference, logits_of, same_decisions
 from tokred.testing.check import check
 from tokred.testing.failures import NotApplicable, expect
 from tokred.testing.identity import EXACT
@@ -27,7 +27,7 @@ def check_batch_independence(case: Case) -> None:
     together, decided = case.logits(fast), case.decisions(fast)
     for i in range(len(case.clips)):
         alone = case.clips[i : i + 1]
-        mine = [went[i : i + 1] for went in decided]
+        mine = [_rows(went, i, len(case.clips)) for went in decided]
         same = same_decisions(case.decisions(fast, alone), mine)
         expect(same, f"sample {i} alone to be reduced as in a batch of {len(case.clips)}", "other decisions")
         gap = difference(case.logits(fast, alone), together[i : i + 1])
@@ -38,11 +38,17 @@ def check_batch_independence(case: Case) -> None:
     expect(turned <= EXACT, "the same logits in another order of the batch", f"a difference of {turned:.2g}")
 
 
+def _rows(went: Tensor, sample: int, batch: int) -> Tensor:
+    """The rows of one sample: several where the host runs its blocks for each step of a clip."""
+    each = went.shape[0] // batch
+    return went[sample * each : (sample + 1) * each]
+
+
 @check_batch_independence.on_drawn
 def _batch_drawn(trial: Trial) -> None:
     if trial.example.batch < 2 or rounding_decides(trial):
         return
-    together = trial.run(WIDE)
+    together = trial.view(WIDE)
     for i in range(trial.example.batch):
         alone = trial.run(View(torch.float64, sample=i))
         mine = [went[i : i + 1] for went in together.decisions]
@@ -112,7 +118,7 @@ def check_dtypes(case: Case) -> None:
 @check_dtypes.on_drawn
 def _dtypes_drawn(trial: Trial) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        x = trial.run(View(dtype)).tokens.x
+        x = trial.view(View(dtype)).tokens.x
         _same_outcome(x.dtype, dtype, f"tokens of {dtype}")
         expect(bool(x.isfinite().all()), f"finite tokens in {dtype}", "NaN or infinity")
 
@@ -129,7 +135,8 @@ def check_degenerate_inputs(case: Case) -> None:
         _runs(case, case.attach(), clips, f"on {name} inputs", case.bare(clips))
     with torch.no_grad():
         fast = case.attach(host=blank)
-        _runs(case, fast, ones, "on a model whose weights are all zero, so that all tokens are equal", blank(ones))
+        bare = logits_of(blank(ones))
+        _runs(case, fast, ones, "on a model whose weights are all zero, so that all tokens are equal", bare)
         again = same_decisions(case.decisions(fast, ones), case.decisions(fast, ones))
         expect(again, "the same decisions twice when every score is tied", "other decisions")
 
@@ -148,11 +155,12 @@ def _runs(case: Case, fast: Attached, clips: Tensor, where: str, bare: Tensor) -
     expect(logits.shape == bare.shape, f"logits of shape {tuple(bare.shape)} {where}", tuple(logits.shape))
     if bool(bare.isfinite().all()):
         expect(bool(logits.isfinite().all()), f"finite logits {where}, as from the host", "NaN or infinity")
-    if fast.plan is not None:
+    plan = case.plan(fast)
+    if plan is not None:
         # Not what the last step leaves: a host with stages merges patches behind it.
         with torch.no_grad():
             left = fast.run(clips).tokens.count
-        expect(left == fast.plan.final, f"{fast.plan.final} tokens at the end {where}, as planned", left)
+        expect(left == plan.final, f"{plan.final} tokens at the end {where}, as planned", left)
 
 
 def _same_outcome(got: object, expected: object, what: str) -> None:
@@ -162,7 +170,7 @@ def _same_outcome(got: object, expected: object, what: str) -> None:
 def _gradients(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
     """Gradients of a fixed weighting of the logits, by the host's own parameter names."""
     x = clips.clone().requires_grad_()
-    logits = model(x)
+    logits = logits_of(model(x))
     if not logits.requires_grad:
         raise NotApplicable("the host itself gives no gradient")
     weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))

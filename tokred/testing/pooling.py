@@ -22,8 +22,9 @@ def check_pooling(case: Case) -> None:
     fast = case.attach()
     prefix, width = case.geometry.prefix, case.geometry.dim
     random = torch.Generator().manual_seed(5)
-    patches = torch.randn(2, 4, width, generator=random)
-    front = torch.randn(2, prefix, width, generator=random)
+    batch = 2 * case.geometry.steps
+    patches = torch.randn(batch, 4, width, generator=random)
+    front = torch.randn(batch, prefix, width, generator=random)
     times = torch.tensor([1, 4, 2, 1])
 
     def logits(x: Tensor, size: Tensor | None) -> Tensor:
@@ -34,7 +35,7 @@ def check_pooling(case: Case) -> None:
             features = fast.adapter.features(fast.host, tokens, "mass")
             return fast.adapter.classify(fast.host, features, tokens, "mass")
 
-    size = torch.cat([torch.ones(prefix), times.float()]).expand(2, -1)
+    size = torch.cat([torch.ones(prefix), times.float()]).expand(batch, -1)
     merged, apart = logits(patches, size), logits(patches.repeat_interleave(times, dim=1), None)
     gap = difference(merged, apart)
     expect(

@@ -38,7 +38,7 @@ def check_channel_order(case: Case) -> None:
 def _precision_drawn(trial: Trial) -> None:
     """The same numbers, held in a narrow format and in float32, decide the same."""
     for dtype in (torch.float16, torch.bfloat16):
-        narrow = trial.run(View(dtype))
+        narrow = trial.view(View(dtype))
         wide = trial.run(View(torch.float32, through=dtype))
         expect(
             same_decisions(narrow.decisions[:1], wide.decisions[:1]),
@@ -51,7 +51,7 @@ def _precision_drawn(trial: Trial) -> None:
 def _channels_drawn(trial: Trial) -> None:
     if rounding_decides(trial):
         return
-    plain, turned = trial.run(View(torch.float64)), trial.run(View(torch.float64, turned=True))
+    plain, turned = trial.view(View(torch.float64)), trial.run(View(torch.float64, turned=True))
     expect(
         same_decisions(plain.decisions, turned.decisions),
         "the same decisions with the channels in another order (it declares channel_blind)",

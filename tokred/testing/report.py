@@ -11,6 +11,9 @@ from tokred.reducer import TokenReducer
 from tokred.testing.case import Subject, construct
 from tokred.testing.example import StepExample
 from tokred.testing.failures import Broken
+from tokred.testing.hosts import default_backbones
+
+SHAPES = ("VideoShape(", "ImageShape(", "WindowShape(")
 
 
 def report(check: str, clause: str, reducer: Subject, where: str, expected: str, got: str, again: str) -> str:
@@ -28,14 +31,18 @@ def report(check: str, clause: str, reducer: Subject, where: str, expected: str,
     )
 
 
-def reproduce(reducer: Subject, check: str, example: StepExample | None = None) -> str:
+def reproduce(reducer: Subject, check: str, example: StepExample | None = None, backbone: str = "") -> str:
     """A line of Python that shows the failure again, in any folder that the reducer's file or package is found from.
 
     Args:
-        example: of a failure on a drawn step.
+        example: of a failure on a drawn step; backbone: the name of the one it was on, "" = all.
     """
     prefix, made = _made(reducer)
     if example is None:
+        if backbone.startswith(SHAPES):
+            made += f", [tokred.testing.{backbone}.backbone]"
+        elif backbone and backbone not in [known.name for known in default_backbones()]:
+            made += f", [{backbone}]"  # somebody's own, who has it by that name
         return f"{prefix}tokred.testing.check_reducer({made}, only={check!r})"
     return f"{prefix}tokred.testing.check_step({made}, tokred.testing.{example!r}, only={check!r})"
 

@@ -80,7 +80,7 @@ def check_no_state_between_forwards(case: Case) -> None:
 
 @check_no_state_between_forwards.on_drawn
 def _forwards_drawn(trial: Trial) -> None:
-    first = trial.run()
+    first = trial.plain
     trial.run(View(frame=2))
     again = trial.run(fresh=False)
     same = same_decisions(first.decisions, again.decisions) and torch.equal(first.tokens.x, again.tokens.x)

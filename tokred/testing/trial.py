@@ -69,15 +69,19 @@ class Trial:
         block = acting[(self.example.step or 0) % len(acting)]
         self.blocks = range(last + 1) if whole else range(block, block + 1)
         self._first = acting[0]
-        self._plain: Ran | None = None
+        self._views: dict[View, Ran] = {}
         self._drawn: dict[Any, Any] = {}
 
     @property
     def plain(self) -> Ran:
         """The run that most clauses look at, once."""
-        if self._plain is None:
-            self._plain = self.run()
-        return self._plain
+        return self.view(PLAIN)
+
+    def view(self, view: View) -> Ran:
+        """A run on the example shown in a way, once: clauses that look at the same one share it."""
+        if view not in self._views:
+            self._views[view] = self.run(view)
+        return self._views[view]
 
     @property
     def reduced(self) -> list[tuple[str, Seen, Reduction]]:
