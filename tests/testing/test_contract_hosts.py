@@ -29,7 +29,7 @@ ABOUT_HOSTS = {
 # the test does until the entry is taken out.
 EXPECTED_FAILURES: dict[tuple[str, str], tuple[str, str]] = {
     (method, "torchvision"): (
-        NO_SIZE,
+        "torchvision backbone",
         "the host does not say which clips it is for, so 32 x 224 x 224 is taken",
     )
     for method in ("fewer_frames", "lower_resolution")
