@@ -112,7 +112,7 @@ def _difference(first: Printed | None, second: Printed | None) -> float | None:
 
 Pairs = list[tuple[PlannedCell, PlannedCell]]
 Open = tuple[tuple[str, Any], ...]
-NOTHING = {"at": {}, "label": None, "ours": None, "low": None, "high": None, "p": None, "n": 0}
+NOTHING: dict[str, Any] = {"at": {}, "label": None, "ours": None, "low": None, "high": None, "p": None, "n": 0}
 
 
 def _pairs(effect: Effect, plan: SweepPlan, axes: Sequence[Mapping[str, Any]]) -> dict[Open, Pairs]:
