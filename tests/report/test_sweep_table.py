@@ -8,7 +8,8 @@ from rich.console import Console
 from sweeps import sweep
 
 from tokred.report.frames import sweep_frame
-from tokred.report.sweep_table import describe, effects, points, print_sweep, remarks, sweep_markdown
+from tokred.report.sweep_table import MARKS, describe, effects, points, print_sweep, remarks, sweep_markdown
+from tokred.run.sweep_effects import verdict
 
 
 def test_every_point_has_its_numbers_and_the_printed_ones() -> None:
@@ -64,3 +65,10 @@ def test_the_frame_has_one_line_per_cell_with_the_axes_as_columns() -> None:
     assert frame.loc[0, "motion_top1"] == 0.9
     assert frame.loc[0, "paper_value"] == 84.96
     assert list(frame["status"]) == ["done", "done", "excluded"]
+
+
+def test_every_verdict_has_a_mark() -> None:
+    words = {
+        verdict(paper, ours, p) for paper in (None, 0.0, 1.0) for ours in (None, -1.0, 0.0, 1.0) for p in (0.01, 0.5)
+    }
+    assert words == set(MARKS)

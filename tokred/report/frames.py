@@ -39,7 +39,7 @@ def load_run(run: str | Path) -> dict[str, Any]:
 
 
 def results(*runs: str | Path) -> pd.DataFrame:
-    """All cells of finished or interrupted runs, one line each: ``tokred.results("results/sta_order-nano")``.
+    """All cells of finished or interrupted runs, one line each: ``tokred.results("results/sta_table6_order-nano")``.
 
     Args:
         runs: folders or files; a folder without a run of its own stands for the runs in its sub-folders.

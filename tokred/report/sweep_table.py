@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 WIDE = 160
 MARKS = {
     "same sign": "✓",
+    "same sign, p >= 0.05": "(✓)",
     "contradicts": "✗",
     "not resolved": "?",
     "printed equal": "=",
