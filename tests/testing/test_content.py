@@ -12,7 +12,7 @@ def test_features_are_of_their_kind_and_finite() -> None:
     assert torch.equal(made["constant"], made["constant"][:, :1].expand(2, 6, 4))
     assert not made["zero"].any()
     assert torch.equal(made["duplicated"][:, ::2], made["duplicated"][:, 1::2])
-    assert 0 < (made["near_ties"] - made["near_ties"][:, :1]).abs().max() < 1e-4
+    assert 0 < (made["near_ties"] - made["near_ties"][:, :1]).abs().max() < 1e-2
     assert made["tiny"].abs().max() < 1e-10
     assert made["huge"].abs().max() > 1e14
     assert features("huge", (1, 50, 8), generator(0), huge=1e4).half().isfinite().all()
@@ -29,7 +29,7 @@ def test_attention_is_of_its_kind() -> None:
     assert bool((attention("zero_rows") == 0).any())
     assert not queries_and_keys("zero_rows", (1, 2, 6, 4), generator(3))[1].any(-1).all()
     near = attention("near_ties")
-    assert 0 < (near - 1 / 6).abs().max() < 1e-4
+    assert 0 < (near - 1 / 6).abs().max() < 1e-2
 
 
 def test_masses_are_whole_and_prefix_tokens_weigh_one() -> None:

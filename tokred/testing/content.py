@@ -6,15 +6,19 @@ import torch
 from torch import Tensor
 
 FEATURES = ("normal", "constant", "zero", "duplicated", "near_ties", "tiny", "huge")
-"""Kinds of features (B, N, C): independent; all tokens equal; all zero; each token twice; equal up to a millionth; of
-size 1e-12; of size 1e15, or 1e4 in half precision."""
+"""Kinds of features (B, N, C): independent; all tokens equal; all zero; each token twice; equal up to a ten-thousandth;
+of size 1e-12; of size 1e15, or 1e4 in half precision."""
 
 ATTENTION = ("normal", "uniform", "one_hot", "zero_rows", "near_ties", "huge")
 """Kinds of attention maps: independent queries and keys; every row uniform; every row on one key; some keys zero and
-the others so large that attention underflows to exact zeros; rows equal up to a millionth; logits of size 1e8."""
+the others so large that attention underflows to exact zeros; queries and keys equal up to a ten-thousandth; logits of
+size 1e8."""
 
 MASSES = ("none", "ones", "mixed")
 """Kinds of masses: not kept yet; kept and all one; between one and five patches."""
+
+NEAR = 1e-4
+"""Cosines of such vectors differ by its square: a tie in float32, and none in float64."""
 
 HUGE = 1e15
 HALF = 1e4
@@ -50,7 +54,7 @@ def features(kind: str, shape: tuple[int, int, int], random: torch.Generator, *,
     if kind == "duplicated":
         return x[:, torch.arange(n) // 2]
     if kind == "near_ties":
-        return x[:, :1] + 1e-6 * x if n else x
+        return x[:, :1] + NEAR * x if n else x
     if kind == "tiny":
         return 1e-12 * x
     if kind == "huge":
@@ -84,7 +88,7 @@ def queries_and_keys(
         empty = torch.rand(n, generator=random) < 0.5
         return 100 * q, torch.where(empty[:, None], 0.0, 10 * k)
     if kind == "near_ties":
-        return q[:, :, :1] + 1e-6 * q, k[:, :, :1] + 1e-6 * k
+        return q[:, :, :1] + NEAR * q, k[:, :, :1] + NEAR * k
     if kind == "huge":
         return min(huge, HALF) * q, min(huge, HALF) * k
     raise ValueError(f"attention = {kind!r} is not one of {', '.join(ATTENTION)}")
