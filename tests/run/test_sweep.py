@@ -103,9 +103,9 @@ def test_a_missing_or_broken_cell_is_computed_again(
     whole = CellStore(undisturbed[1])
     first, second, *rest = sweep.plan.wanted
     for id_ in (second, *rest):
-        found = whole.read(id_)
-        assert found is not None
-        store.write(id_, *found)
+        kept = whole.read(id_)
+        assert kept is not None
+        store.write(id_, *kept)
     (store.folder / f"{second}.npz").write_bytes(b"half a file")
     found, computed = run(sweep, tmp_path)
     assert computed == [first, second]
@@ -199,7 +199,8 @@ def test_what_a_killed_run_was_writing_goes_away(
 def test_a_full_disk_is_one_line_and_loses_nothing(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, written = CellStore.write, []
+    keep = CellStore.write
+    written: list[str] = []
 
     def full(self: CellStore, *arguments: Any) -> None:
         if len(written) == 2:

@@ -138,9 +138,9 @@ def failed_cells(sweep: Sweep, store: CellStore) -> dict[str, str]:
 
 
 def _compute(sweep: Sweep, cost: Cost, store: CellStore, engine: Engine, say: Progress) -> None:
-    tasks = []
+    tasks, wanted = [], sweep.plan.wanted
     for id_ in cost.todo:
-        planned = sweep.plan.wanted[id_]
+        planned = wanted[id_]
         assert planned.cell is not None
         assert planned.group is not None
         tasks.append(Task(id_, planned.cell, planned.group.weights, planned.group.data))

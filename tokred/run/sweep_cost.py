@@ -54,9 +54,10 @@ def estimate(
     Args:
         fresh: finished cells are computed again; retry_failed: those that failed too.
     """
+    wanted = plan.wanted
     kept, failed, todo = [], [], []
     records: dict[str, dict[str, Any]] = {}
-    for id_ in plan.wanted:
+    for id_ in wanted:
         found = store.read(id_)
         if found is not None:
             records[id_] = found[0]
@@ -66,8 +67,8 @@ def estimate(
             failed.append(id_)
         else:
             todo.append(id_)
-    cells = [plan.wanted[id_] for id_ in todo]
-    rates = _rates(plan, records)
+    cells = [wanted[id_] for id_ in todo]
+    rates = _rates(wanted, records)
     measures = {planned.cell.measure for planned in cells if planned.cell is not None}
     seconds = None
     if measures <= rates.keys():
@@ -83,11 +84,11 @@ def estimate(
     )
 
 
-def _rates(plan: SweepPlan, records: dict[str, dict[str, Any]]) -> dict[str, float]:
+def _rates(wanted: dict[str, PlannedCell], records: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Measure -> seconds per 1e9 multiply-adds of the finished cells."""
     spent: dict[str, list[float]] = {}
     for id_, record in records.items():
-        planned = plan.wanted[id_]
+        planned = wanted[id_]
         seconds = record.get("seconds")
         if planned.cell is not None and isinstance(seconds, (int, float)) and gmac_of(planned) > 0:
             total = spent.setdefault(planned.cell.measure, [0.0, 0.0])
