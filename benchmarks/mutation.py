@@ -176,6 +176,7 @@ class _Plugin:
     def pytest_runtestloop(self, session: Any) -> bool:
         if session.testsfailed:
             raise session.Interrupted("collecting failed")
+        importlib.import_module("tokred.registry").list_methods()  # imports every method, which no fork then has to
         limit = 600
         for mutant in (None, *self.mutants):
             told, tell = os.pipe()

@@ -185,6 +185,9 @@ def test_the_losses_of_a_step_train_the_predictors() -> None:
         assert bool(stage.out_conv[4].weight.grad.any())  # type: ignore[union-attr]
     alone = fast.reducer.training_losses(fast.run(pixels, record=True), None)  # type: ignore[operator]
     assert set(alone) == {"ratio"}
+    own, pixels = at_work(DynamicViT(0.7, distill_weight=0.0), VIDEO)
+    own.train()
+    assert set(own.reducer.training_losses(own.run(pixels, record=True), answers)) == {"ratio"}  # type: ignore[operator]
 
 
 def test_steps_on_the_losses_bring_the_kept_share_to_its_target() -> None:
