@@ -138,6 +138,18 @@ def test_other_measures_are_compared_clip_by_clip() -> None:
     assert found[0]["p"] < 1e-6
 
 
+def test_printed_numbers_of_one_value_are_held_against_that_value_alone() -> None:
+    plan = SweepPlan("nano", (planned("FBF", measure="other"), planned("BBB", measure="other")), ())
+    base = np.zeros((40, 2), np.float32) + np.arange(40, dtype=np.float32)[:, None]
+    arrays = {
+        "FBF0other": {"kept": base[:, 0], "trajectory": base, "items": np.arange(40)},
+        "BBB0other": {"kept": base[:, 0] + 1, "trajectory": base - 1, "items": np.arange(40)},
+    }
+    found = effects_of(spec(), plan, lambda i: None, lambda i: arrays.get(i or ""), (), "trajectory")
+    assert [e["label"] for e in found] == ["trajectory"]
+    assert len(effects_of(spec(), plan, lambda i: None, lambda i: arrays.get(i or ""))) == 2
+
+
 def test_printed_numbers_stand_at_their_points() -> None:
     assert printed_for(spec(), {"order": "FBF", "seed": 3}) == {"value": 85.0, "gflops": 308.0, "note": ""}
     assert printed_for(spec(), {"order": "FFF"}) is None

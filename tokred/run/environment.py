@@ -14,15 +14,34 @@ import torch
 
 import tokred
 
+NOT_COMPUTING = (
+    "cli/",
+    "report/",
+    "testing/",
+    "run/parity/",
+    "run/engine/",
+    "run/train",
+    "run/sweep",
+    "run/tune",
+    "run/show",
+)
+"""Source that no value of a cell passes through: it plans, prints, draws and checks."""
+
 
 @lru_cache(maxsize=1)
 def code_digest() -> str:
-    """Short hash of the package's source: another code, another result."""
+    """Short hash of the source that values pass through: another code, another result."""
     root = Path(tokred.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *(root / "methods").glob("*.py")]):
+    for path in computing(root):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def computing(root: Path) -> list[Path]:
+    """The source files of the package that decide what a cell holds, in a fixed order."""
+    everything = {*root.rglob("*.py"), *(root / "methods").glob("*.py")}
+    return sorted(p for p in everything if not p.relative_to(root).as_posix().startswith(NOT_COMPUTING))
 
 
 def environment(device: str, dtype: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def effects_of(
     predictions: Callable[[str | None], Predictions | None],
     arrays: Callable[[str | None], Arrays | None],
     axes: Sequence[Mapping[str, Any]] = (),
+    labels: str | None = None,
 ) -> list[dict[str, Any]]:
     """Every printed effect with ours: the difference between two points on the same clips, over all label sets.
 
@@ -44,6 +45,7 @@ def effects_of(
 
     Args:
         predictions, arrays: what a cell found, by its id; axes: of the profile, where a label speaks for other keys.
+        labels: the label set or measured value that the printed numbers are of; None = hold all against them.
     Returns:
         One entry per effect, open point and label set (or measured value): from, to, at, label, paper (printed
         difference), ours, low, high, p, n, verdict: "same sign" (p < 0.05), "same sign, p >= 0.05", "contradicts" (the
@@ -55,7 +57,7 @@ def effects_of(
         entries = []
         for at, pairs in _pairs(effect, plan, axes).items():
             numbers = _accuracies(pairs, predictions) or _values(pairs, arrays)
-            entries += [{"at": dict(at), **one} for one in numbers]
+            entries += [{"at": dict(at), **one} for one in numbers if labels in (None, one["label"])]
         for entry in entries or [dict(NOTHING)]:
             found.append(
                 {

@@ -83,7 +83,7 @@ def assemble_sweep(
                 for group in groups.values()
             ],
             "rows": rows,
-            "effects": effects_of(spec, plan, read.predictions, read.arrays, settled.axes),
+            "effects": effects_of(spec, plan, read.predictions, read.arrays, settled.axes, settled.labels),
         }
     )
 
