@@ -100,7 +100,7 @@ def results() -> dict[str, Any]:
     return make_results()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> Callable[..., dict[str, Any]]:
     return make_results
 

@@ -16,7 +16,7 @@ def _cards(results: Results) -> str:
 def test_the_unreduced_model_each_budget_and_the_run(results: Results) -> None:
     html = _cards(results)
     for title in ("Unreduced", "At 75 %", "At 50 %", "At 35 %", "This run"):
-        assert f"<h3>{title}</h3>" in html
+        assert f"<h2>{title}</h2>" in html
     assert "<b>93.1 %</b>" in html
     assert "<b>28</b> of 28" in html
 

@@ -6,7 +6,7 @@ import pytest
 from sweeps import curves, over_depth, sweep
 
 from tokred.report.html import page
-from tokred.report.sweep_html import lead, section, sort_key
+from tokred.report.sweep_html import lead, section, sort_keys
 
 
 def test_a_section_has_tables_pictures_effects_and_notes() -> None:
@@ -42,15 +42,30 @@ def test_the_lead_says_what_was_varied_on_what() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key"),
+    ("cells", "keys"),
     [
-        ("-5.0*", "-5.0"),
-        ("49", "49.0"),
-        ("p=0.20", "0.2"),
-        ("p<0.001", "0.001"),
-        ("–", "–"),
-        ("✓ same sign", "✓ same sign"),
+        (["-5.0*", "+3.0", "–", "0.0"], ["-5.0", "3.0", "", "0.0"]),
+        (["p=0.20", "p<0.001", "p=0.001"], ["0.20", "0", "0.001"]),
+        (["-8.0 to +1.0", "–"], ["-8.0", ""]),
+        (["0.486", "failed", "pending"], ["0.486", "", ""]),
+        (["✓ same sign", "–"], ["✓ same sign", ""]),
+        (["order=FBF, r=8", "order=BFF, r=16"], ["order=FBF, r=8", "order=BFF, r=16"]),
+        (["nan", "1_000", "2nd half"], ["nan", "1_000", "2nd half"]),
     ],
 )
-def test_columns_sort_by_their_numbers(text, key) -> None:
-    assert sort_key(text) == key
+def test_a_column_sorts_by_its_numbers_and_what_has_none_comes_last(cells, keys) -> None:
+    assert sort_keys(cells) == keys
+
+
+def test_words_stand_left_and_keep_their_hyphens() -> None:
+    found = sweep()
+    found["effects"][0]["label"] = "top-down"
+    assert '<td class=left data-s="top-down">top-down</td>' in section(found, "r1", "x")
+
+
+def test_a_table_of_few_columns_is_printed_upright() -> None:
+    assert section(sweep(), "r1", "x").count('class="results narrow"') == 2
+    found = sweep()
+    numbers = found["rows"][0]["accuracy"]["motion"]
+    found["rows"][0]["accuracy"] |= {"appearance": numbers, "speed": numbers}
+    assert section(found, "r1", "x").count('class="results narrow"') == 1

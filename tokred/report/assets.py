@@ -29,7 +29,7 @@ a { color: var(--accent); }
   border-radius: 0 6px 6px 0; max-width: none; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(215px, 1fr)); gap: 12px; margin: 22px 0 8px; }
 .card { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; }
-.card h3 { margin: 0 0 .5em; font-size: .8rem; text-transform: uppercase; letter-spacing: .05em; color: var(--soft); }
+.card h2 { margin: 0 0 .5em; font-size: .8rem; text-transform: uppercase; letter-spacing: .05em; color: var(--soft); }
 .card dl { margin: 0; } .card dt { font-size: .82rem; color: var(--soft); }
 .card dd { margin: 0 0 .5em; font-variant-numeric: tabular-nums; } .card dd:last-child { margin: 0; }
 .card b { font-size: 1.08rem; }
@@ -82,6 +82,8 @@ footer { margin-top: 44px; color: var(--soft); font-size: .85rem; }
   .card:first-child dl { columns: 2; } .card:first-child dt { break-after: avoid; }
   tbody th { max-width: 8.5em; } th, td { padding: 6px 7px; }
   td:nth-child(2) { min-width: 4.8em; }
+  .words tbody th { max-width: 11em; } .words td:nth-child(2) { min-width: 0; }
+  dl.facts { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 8px 16px; }
 }
 @media (max-width: 340px) { .cards { grid-template-columns: 1fr; } }
 @page { size: A4; margin: 13mm; }
@@ -89,7 +91,9 @@ footer { margin-top: 44px; color: var(--soft); font-size: .85rem; }
 @media print {
   html { font-size: 9.5pt; color-scheme: light; } body { font-size: 1rem; } main { padding: 0; max-width: none; }
   .wide { display: block; } .tall, .hint, nav { display: none !important; }
-  .results { page: table; } .results h2 { margin-top: 0; }
+  .results { page: table; } .results h2 { margin-top: 0; } .results + .results h2 { margin-top: 1.6em; }
+  .results.narrow { page: auto; } .narrow h2 { margin-top: 1.6em; }
+  .narrow thead th, .narrow td { white-space: normal; }
   .scroll { overflow: visible; border: 0; } table { font-size: 7.4pt; } th, td { padding: 2.2pt 3.5pt; }
   thead th:first-child, tbody th { position: static; } thead { display: table-header-group; break-inside: avoid; }
   thead button { display: contents; } /* Chromium leaves buttons out of a heading that it repeats */
@@ -97,6 +101,7 @@ footer { margin-top: 44px; color: var(--soft); font-size: .85rem; }
   .plate, .card { border-color: #ccc; } nav + .run, .run + .run { border: 0; margin: 0; padding: 0; }
   [id].run + [id].run { break-before: page; } .plate { max-width: 140mm; } dl.facts div { break-inside: avoid; }
   .cards { grid-template-columns: repeat(auto-fit, minmax(125px, 1fr)); gap: 8px; margin: 12px 0 4px; }
+  dl.facts, h2 + p { break-inside: avoid; } h2 + p:has(+ pre) { break-after: avoid; }
   h2 { margin-top: 1.6em; } dl.terms { columns: 2; } figure { margin: 10px 0; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
@@ -108,14 +113,26 @@ document.documentElement.classList.add("js");
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const value = (row, i) => row.cells[i].dataset.s;
+  // "r=8" before "r=16": the numbers inside words count as numbers.
+  const parts = text => text.split(/([0-9]+(?:[.][0-9]+)?)/);
+  const words = (x, y) => {
+    const a = parts(x), b = parts(y);
+    for (let k = 0; k < Math.min(a.length, b.length); k++) {
+      const order = k % 2 ? a[k] - b[k] : a[k].localeCompare(b[k]);
+      if (order) return order;
+    }
+    return a.length - b.length;
+  };
   const sort = (i, down) => {
+    // One order for the whole column: numbers where every value is one, else words.
+    const all = [...table.tBodies].flatMap(body => [...body.rows]).filter(r => !r.classList.contains("group"));
+    const numeric = all.every(r => !Number.isNaN(Number(value(r, i))));
     for (const body of table.tBodies) {
       const rows = [...body.rows].filter(r => !r.classList.contains("group"));
       rows.sort((a, b) => {
         const x = value(a, i), y = value(b, i);
         if (x === "" || y === "") return (x === "") - (y === "");
-        const p = Number(x), q = Number(y);
-        const order = Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y) : p - q;
+        const order = numeric ? x - y : words(x, y);
         return down ? -order : order;
       });
       body.append(...rows);

@@ -20,7 +20,7 @@ def cards(run: Run, styles: Mapping[str, Style]) -> str:
 def _card(title: str, facts: list[tuple[str, str]]) -> str:
     """Facts are (name, markup)."""
     items = "".join(f"<dt>{e(name)}</dt><dd>{value}</dd>" for name, value in facts)
-    return f'<div class="card"><h3>{e(title)}</h3><dl>{items}</dl></div>' if facts else ""
+    return f'<div class="card"><h2>{e(title)}</h2><dl>{items}</dl></div>' if facts else ""
 
 
 def _unreduced(run: Run) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokred.report.markup import e
 from tokred.report.style import marker_svg, style_of
 from tokred.report.sweep_table import describe, effects, points, remarks
-from tokred.report.text import plural, significant
+from tokred.report.text import MISSING, plural, significant
+
+NARROW = 10
+"""A table of so many columns fits on a page that stands upright."""
+
+NUMBER = re.compile(r"(?:p=|(p<))?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w.,=])[*%]?(?: to .*)?$")
 
 TERMS = {
     "full-size GMAC": "Multiply-adds of the same setting on the published backbone and input, counted on shapes alone.",
@@ -96,27 +102,50 @@ def _effects(found: Mapping[str, Any], name: str) -> str:
 def _table(
     anchor: str, title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], marks: Sequence[str] = ()
 ) -> str:
-    head = "".join(f'<th scope="col"{" class=left" if i == 0 else ""}>{e(text)}</th>' for i, text in enumerate(heads))
+    keys = [sort_keys(column) for column in zip(*lines)]
+    left = [i == 0 or (any(column) and not any(map(_is_number, column))) for i, column in enumerate(keys)]
+    head = "".join(f'<th scope="col"{" class=left" if left[i] else ""}>{e(text)}</th>' for i, text in enumerate(heads))
     body = []
     for i, line in enumerate(lines):
         mark = marks[i] if i < len(marks) else ""
-        first = f'<th scope="row" data-s="{e(line[0])}"><span>{mark}<span>{e(line[0])}</span></span></th>'
-        cells = "".join(f'<td data-s="{e(sort_key(text))}">{e(text.replace("-", "−"))}</td>' for text in line[1:])
+        first = f'<th scope="row" data-s="{e(keys[0][i])}"><span>{mark}<span>{e(line[0])}</span></span></th>'
+        cells = "".join(
+            f'<td{" class=left" if left[k] else ""} data-s="{e(keys[k][i])}">{_shown(text, left[k])}</td>'
+            for k, text in enumerate(line[1:], 1)
+        )
         body.append(f"<tr>{first}{cells}</tr>")
+    # A table of few columns is printed between its words; a wide one gets a page that lies on its side.
+    css = "results narrow" if len(heads) <= NARROW else "results"
     return (
-        f'<div class="results"><h2 id="{e(anchor)}">{e(title)}</h2><p class="soft hint">A click on a heading sorts.</p>'
-        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{e(anchor)}"><table class="sortable">'
+        f'<div class="{css}"><h2 id="{e(anchor)}">{e(title)}</h2><p class="soft hint">A click on a heading sorts.</p>'
+        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{e(anchor)}"><table class="sortable words">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div></div>"
     )
 
 
-def sort_key(text: str) -> str:
-    """What a cell is sorted by: its number where it begins with one, else its words."""
-    word = text.split(" ")[0].rstrip("*%").removeprefix("p=").removeprefix("p<")
-    try:
-        return str(float(word))
-    except ValueError:
-        return text
+def sort_keys(cells: Sequence[str]) -> list[str]:
+    """What the cells of a column are sorted by: numbers where any is one, else their words.
+
+    Args:
+        cells: of one column, as they are shown.
+    Returns:
+        For each cell the number that it begins with ("-5.0*", "p=0.20", "-8.0 to +1.0"), where the column has any;
+        its words in a column without; empty, and so sorted last, where there is nothing: "–", or "failed" in a column
+        of numbers.
+    """
+    found = [NUMBER.match(cell) for cell in cells]
+    if any(found):
+        # Below a threshold is below every number that is written out.
+        return ["" if hit is None else "0" if hit[1] else hit[2].removeprefix("+") for hit in found]
+    return ["" if cell == MISSING else cell for cell in cells]
+
+
+def _is_number(key: str) -> bool:
+    return NUMBER.fullmatch(key) is not None
+
+
+def _shown(text: str, words: bool) -> str:
+    return e(text if words else text.replace("-", "−"))
 
 
 def _remarks(found: Mapping[str, Any]) -> str:
