@@ -34,6 +34,27 @@ def test_values_for_every_block_are_drawn_over_depth_and_single_ones_as_points()
     assert drawn["depth"].axes[0].get_xlabel() == "block"
 
 
+def test_measures_of_one_point_are_all_drawn() -> None:
+    found = over_depth()
+    other = [{**row, "values": {"retained_per_frame": {**row["values"]["trajectory"]}}} for row in found["rows"]]
+    drawn = pictures({**found, "rows": [*found["rows"], *other]})
+    assert [len(panel.lines) for panel in drawn["depth"].axes] == [2, 2]
+
+
+def test_points_on_other_clips_have_an_unreduced_model_of_their_own() -> None:
+    shared, own = sweep(), sweep()
+    own["rows"][1]["accuracy"]["motion"]["diff"] -= 0.1
+    strokes = [
+        [
+            line
+            for line in pictures(found)["points"].axes[0].lines
+            if len({*line.get_xdata()}) == 1 and len(line.get_xdata()) == 2
+        ]
+        for found in (shared, own)
+    ]
+    assert [len(lines) for lines in strokes] == [1, 2]
+
+
 def test_nothing_finished_is_no_picture() -> None:
     found = sweep()
     for row in found["rows"]:

@@ -55,17 +55,37 @@ def marks(found: Found, shape: Shape = "wide") -> Figure | None:
         figure = new_figure(shape, max(2.4, height) * down)
         axes = figure.subplots(down, len(panels) // down or 1, squeeze=False, sharey=shape == "wide").flatten().tolist()
         styles = _styles(rows, found)
-        for panel, (title, get, scale, reference) in zip(axes, panels):
+        for panel, (title, get, scale, levels) in zip(axes, panels):
             _marks(panel, [(row, point) for row in rows if (point := get(row))], names, found, styles, scale)
-            if reference is not None:
-                panel.axvline(scale * reference, color=INK, lw=1.1, zorder=1, label="unreduced")
-                panel.legend(loc="lower right", fontsize=8)
+            _unreduced(panel, rows, levels, names, found, scale)
             panel.set_title(title)
             panel.set_yticks(range(len(names)), [shorten(name, 46 if shape == "wide" else 26) for name in names])
             panel.set(ylim=(len(names) - 0.4, -0.6))
             panel.tick_params(axis="y", length=0)
             panel.grid(False, axis="y")
+        if any(levels for *_, levels in panels):
+            from matplotlib.lines import Line2D
+
+            figure.legend(
+                handles=[Line2D([], [], color=INK, lw=1.1, label="unreduced, on the same clips")],
+                loc="outside lower center",
+                fontsize=8.5,
+            )
     return figure
+
+
+def _unreduced(
+    panel: Axes, rows: Sequence[Row], levels: Mapping[str, float], names: list[str], found: Found, scale: float
+) -> None:
+    """The unreduced model: one line where all points share it, else a stroke beside each point."""
+    if len(set(levels.values())) == 1:
+        panel.axvline(scale * next(iter(levels.values())), color=INK, lw=1.1, zorder=1)
+        return
+    for row in rows:
+        level = levels.get(row["cell"])
+        if level is not None:
+            at = names.index(describe(row["point"], found))
+            panel.plot([scale * level] * 2, [at - 0.4, at + 0.4], color=INK, lw=1.4, zorder=2)
 
 
 def curves(found: Found, shape: Shape = "wide") -> Figure | None:
@@ -80,7 +100,7 @@ def curves(found: Found, shape: Shape = "wide") -> Figure | None:
         down = len(panels) if shape == "tall" else 1
         figure = new_figure(shape, 4.4 * down + (0.1 * len(series) if shape == "tall" else 0))
         axes = figure.subplots(down, across, squeeze=False).flatten().tolist()
-        for panel, (title, get, scale, reference) in zip(axes, panels):
+        for panel, (title, get, scale, levels) in zip(axes, panels):
             for style, (_, members) in zip(_looks(series), series.items()):
                 points = [
                     (row["gmac"], tuple(None if v is None else scale * v for v in point))
@@ -88,11 +108,11 @@ def curves(found: Found, shape: Shape = "wide") -> Figure | None:
                     if (point := get(row))
                 ]
                 draw(panel, style, sorted(points))  # type: ignore[arg-type]
-            if reference is not None:
-                panel.axhline(scale * reference, color=INK, lw=1.1, zorder=1)
+            if len(set(levels.values())) == 1:
+                panel.axhline(scale * next(iter(levels.values())), color=INK, lw=1.1, zorder=1)
             panel.set_title(title)
             panel.set_xlabel("multiply-adds per clip, GMAC (papers print this as GFLOPs)")
-        _legend(figure, series, shape, unreduced=any(reference is not None for *_, reference in panels))
+        _legend(figure, series, shape, unreduced=any(len(set(levels.values())) == 1 for *_, levels in panels))
     return figure
 
 
@@ -102,15 +122,18 @@ def depth(found: Found, shape: Shape = "wide") -> Figure | None:
     names = list(dict.fromkeys(n for row in rows for n, v in row["values"].items() if isinstance(v["value"], list)))
     if not names:
         return None
-    labelled = {describe(row["point"], found): [row] for row in rows}
+    labelled: dict[str, list[Row]] = {}
+    for row in rows:
+        labelled.setdefault(describe(row["point"], found), []).append(row)
     with looking():
         down = len(names) if shape == "tall" else 1
         figure = new_figure(shape, 4.2 * down + (0.1 * len(labelled) if shape == "tall" else 0))
         axes = figure.subplots(down, len(names) // down, squeeze=False).flatten().tolist()
         for panel, name in zip(axes, names):
-            for style, (row,) in zip(_looks(labelled), labelled.values()):
-                if name in row["values"]:
-                    _over_depth(panel, style, row["values"][name])
+            for style, measured in zip(_looks(labelled), labelled.values()):
+                for row in measured:
+                    if name in row["values"]:
+                        _over_depth(panel, style, row["values"][name])
             panel.set_title(name.replace("_", " "))
             panel.set_xlabel("frame" if name.endswith("per_frame") else "block")
         _legend(figure, labelled, shape, unreduced=False)
@@ -144,8 +167,8 @@ def _marks(
         panel.plot([scale * value], [place + shift], ls="none", zorder=3, **marker(style))
 
 
-def _measured(found: Found) -> Iterator[tuple[str, Any, float, float | None]]:
-    """Title, reader of (value, low, high) from a row, factor for the axis, level of the unreduced model."""
+def _measured(found: Found) -> Iterator[tuple[str, Any, float, dict[str, float]]]:
+    """Title, reader of (value, low, high) from a row, factor for the axis, level of the unreduced model by cell."""
     rows = [row for row in found["rows"] if row["status"] == "done"]
     for name in dict.fromkeys(n for row in rows for n in row["accuracy"]):
 
@@ -153,17 +176,18 @@ def _measured(found: Found) -> Iterator[tuple[str, Any, float, float | None]]:
             a = row["accuracy"].get(name)
             return None if a is None else (a["top1"], a["low"], a["high"])
 
-        level = next(
-            (a["top1"] - a["diff"] for row in rows if (a := row["accuracy"].get(name)) and a["diff"] is not None), None
-        )
-        yield f"{name}, top-1 %", top1, 100.0, level
+        compared = {row["cell"]: row["accuracy"].get(name) for row in rows}
+        levels = {
+            cell: round(a["top1"] - a["diff"], 9) for cell, a in compared.items() if a and a.get("diff") is not None
+        }
+        yield f"{name}, top-1 %", top1, 100.0, levels
     for name in dict.fromkeys(n for row in rows for n, v in row["values"].items() if not isinstance(v["value"], list)):
 
         def value(row: Row, name: str = name) -> Any:
             v = row["values"].get(name)
             return None if v is None or v["value"] is None else (v["value"], v["low"], v["high"])
 
-        yield name.replace("_", " "), value, 1.0, None
+        yield name.replace("_", " "), value, 1.0, {}
 
 
 def _series(rows: Sequence[Row], found: Found) -> dict[str, list[Row]]:

@@ -156,6 +156,8 @@ def _at(effect: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(map(_word, value)) + "]"
+    if value is None:
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
