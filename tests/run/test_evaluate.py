@@ -10,7 +10,7 @@ import tokred
 from tokred.backbones.spec import backbone_info
 from tokred.backbones.zoo import create_backbone
 from tokred.data.synthetic import SyntheticActions
-from tokred.run.evaluate import predict
+from tokred.run.evaluate import collect, predict
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,19 @@ def test_the_number_of_threads_changes_no_bit(spec) -> None:
             torch.set_num_threads(1)
     for name, values in found[1].arrays.items():
         np.testing.assert_array_equal(found[3].arrays[name], values)
+
+
+def test_an_item_that_fails_moves_no_other_to_another_batch(attached) -> None:
+    class Broken(SyntheticActions):
+        def batches(self, batch_size: int):
+            for batch in super().batches(1):
+                if batch.items != [1]:
+                    yield batch
+
+    def sizes(model, clips):
+        return {"size": torch.full((len(clips),), len(clips))}
+
+    spec = backbone_info(attached.host).spec
+    found = collect(attached, Broken(clips=5), spec, sizes, batch_size=2)
+    assert found["items"].tolist() == [0, 2, 3, 4]
+    assert found["size"].tolist() == [1, 2, 2, 1]

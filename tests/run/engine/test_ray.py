@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.xdist_group("engine_ray"), pytest.mark.filterwarnings(
 def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # Ray would write a token to the home folder
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # this machine's other work is not these tests' business
         for _ in range(4):  # Ray gives a node thirty seconds to start, which a busy machine may not have
             try:
