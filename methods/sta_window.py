@@ -140,4 +140,4 @@ def _parts(length: int, window: int, shifted: bool) -> list[tuple[int, int]]:
 
 def _windows(grid: Grid, window: Window) -> int:
     """Windows of one frame."""
-    return math.prod(math.ceil(length / min(length, size)) for length, size in zip(grid[1:], window[1:], strict=True))
+    return math.prod([math.ceil(length / min(length, size)) for length, size in zip(grid[1:], window[1:], strict=True)])
