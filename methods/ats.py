@@ -74,7 +74,9 @@ class ATS(TokenReducer):
                 "mean_query": {"query", "key", "value", "mean_query_row"},
                 "received": {"value", "received"},
             }[score]
-        self.capabilities = Capabilities(needs=frozenset(needs), stateful=stable, keeps_order=not stable, channel_blind=True)
+        self.capabilities = Capabilities(
+            needs=frozenset(needs), stateful=stable, keeps_order=not stable, channel_blind=True
+        )
         self._last: dict[int, Tensor] = {}
 
     def reduce(self, tokens: Tokens, probe: Probe, site: Site) -> Keep | None:
