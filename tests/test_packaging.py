@@ -245,7 +245,8 @@ def imported(*folders: str) -> Iterator[tuple[str, str]]:
 def test_every_import_is_declared_and_every_declaration_is_imported() -> None:
     used = dict(imported("tokred", "methods"))
     needed = {IMPORT_NAMES.get(name, name) for name in declared()}
-    optional = {IMPORT_NAMES.get(name, name) for name in declared("hf")}
+    extras = ("hf", "ray", "tune", "parquet", "onnx", "testing")
+    optional = {IMPORT_NAMES.get(name, name) for extra in extras for name in declared(extra)}
     # tokred.testing writes tests for pytest; who calls that has it
     known = needed | optional | {"tokred", "pytest"} | sys.stdlib_module_names
     assert {name: place for name, place in used.items() if name not in known} == {}

@@ -68,7 +68,11 @@ class DryAdapter(Adapter):
         g = self._geometry.at(x.shape[2], tokens.grid)
         q, k, v = (self._fill(x.shape[0], g.heads, x.shape[1], g.head_dim) for _ in range(3))
         statistics = _NoStatistics(self, tokens) if g.stages else None
-        rows = None if wanted is None or g.stages else _NoRows(self, x, g.heads * g.head_dim, log_size is not None)
+        rows = (
+            None
+            if wanted is None or g.stages
+            else _NoRows(self, x, g.heads * g.head_dim, log_size is not None, wanted.row_mass is not None)
+        )
         return Attended(x, q, k, v, g.head_dim**-0.5, statistics=statistics, rows=rows)
 
     def cross(self, model: nn.Module, index: int, tokens: Tokens) -> Crossed | None:
@@ -99,15 +103,18 @@ class _NoRows:
     """Constant row statistics of all tokens; what a pass over all rows costs is added up on the adapter when they are
     read, as if the statistics had passes of their own."""
 
-    def __init__(self, adapter: DryAdapter, x: Tensor, width: int, biased: bool) -> None:
+    def __init__(self, adapter: DryAdapter, x: Tensor, width: int, biased: bool, weighted: bool) -> None:
         self._adapter = adapter
         self._row = x[..., 0]
         self._macs = x.shape[1] ** 2 * width
         self._biased = biased
+        self._weighing = x.shape[1] ** 2 if weighted else 0
         self._passes: set[bool] = set()
 
     @property
     def received(self) -> Tensor:
+        self._adapter.statistics_macs += self._weighing  # each row by its mass
+        self._weighing = 0
         return self._read(self._biased)
 
     @property
