@@ -18,6 +18,7 @@ from tokred.methods import STA, EViT, GridKeep, RandomDrop, ToMe, TopK
 from tokred.probe import Probe
 from tokred.reducer import Capabilities, Site, TokenReducer, keep_patches
 from tokred.reduction import Reduction
+from tokred.saliency import RowsWanted
 from tokred.schedule import Schedule, ScheduleError
 from tokred.testing import default_backbones
 from tokred.tokens import Grid, Tokens, sample_seeds
@@ -31,9 +32,11 @@ class Watched(VideoViTAdapter):
     def __init__(self) -> None:
         self.apart: list[Tensor | None] = []
 
-    def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+    def attend(
+        self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+    ) -> Attended:
         self.apart.append(log_size)
-        return super().attend(block, tokens, log_size)
+        return super().attend(block, tokens, log_size, wanted)
 
 
 def run(
@@ -276,9 +279,11 @@ def test_on_windows_no_mass_bias_is_added_because_a_merged_token_stands_on_each_
     biases: list[Tensor | None] = []
 
     class Noted(VideoSwinAdapter):
-        def attend(self, block: nn.Module, tokens: Tokens, log_size: Tensor | None) -> Attended:
+        def attend(
+            self, block: nn.Module, tokens: Tokens, log_size: Tensor | None, wanted: RowsWanted | None = None
+        ) -> Attended:
             biases.append(log_size)
-            return super().attend(block, tokens, log_size)
+            return super().attend(block, tokens, log_size, wanted)
 
     host, clips = WINDOWS.build()
     actions = actions_of((ToMe(r=(10, 10), at=(1, 2)),), VideoSwinAdapter().geometry(host))

@@ -52,6 +52,8 @@ def test_workers_end_with_their_parent(number, deadly, all_gone, tmp_path) -> No
         text=True,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # A shell starts what it runs in the background deaf to Ctrl-C, and these tests with it.
+        preexec_fn=hears_interrupts,
     )
     try:
         pids = wait_for_workers(marks, parent)
@@ -65,6 +67,10 @@ def test_workers_end_with_their_parent(number, deadly, all_gone, tmp_path) -> No
     finally:
         parent.kill()
         parent.wait()
+
+
+def hears_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_workers(marks: Path, parent: subprocess.Popen[str]) -> list[int]:

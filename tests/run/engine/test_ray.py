@@ -93,7 +93,6 @@ def test_a_node_killed_in_the_middle_of_a_grid_costs_no_cell(engine, cluster, gr
     once(outcomes(), expected)
     assert sorted(written) == sorted(expected)
     assert sorted(path.stem for path in store.folder.glob("*.json")) == sorted(expected)
-    assert engine.workers == 1
 
 
 def test_without_an_address_a_cluster_of_its_own_starts_and_ends(engine, cluster, monkeypatch, all_gone) -> None:
