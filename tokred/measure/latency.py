@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from tokred.measure.statistics import Interval, bootstrap
+from tokred.measure.threads import torch_threads
 
 if TYPE_CHECKING:
     from torch.utils.benchmark import Timer
@@ -145,7 +146,7 @@ def interleave(
     timers = {name: _timer(call, place, threads) for name, call in callables.items()}
     times: dict[str, list[float]] = {name: [] for name in callables}
     rounds, longest = 0, 0.0
-    with _threads(threads):
+    with torch_threads(threads):
         for name, call in callables.items():
             with _named(name):
                 for _ in range(warmup):
@@ -191,16 +192,6 @@ def _clock(device: torch.device) -> Callable[[], float]:
         return time.perf_counter()
 
     return synchronised
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

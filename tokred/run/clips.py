@@ -11,7 +11,7 @@ from tokred.data.corrupt import Corrupted
 from tokred.data.labels import answerable
 from tokred.data.opening import open_source
 from tokred.data.source import Source
-from tokred.run.evaluate import one_thread
+from tokred.measure.threads import torch_threads
 
 PREPARE_BATCH = 32
 
@@ -78,7 +78,7 @@ def prepare(
         done = items
 
     # Many small operations: sharing each among threads costs more than it brings.
-    with one_thread():
+    with torch_threads(1):
         source = materialise(opened, batch_size=PREPARE_BATCH, progress=progress)
     source.label_sets, notes = answerable(source.label_sets, spec.label_sets, logits)
     source.notes += notes

@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from tokred.attach import Attached
 from tokred.backbones.spec import BackboneSpec
 from tokred.data.parts import aligned
 from tokred.data.source import Batch, Source
+from tokred.measure.threads import torch_threads
 
 Array = np.ndarray
 Arrays = dict[str, Array]
@@ -147,7 +147,7 @@ def _in_order(run: Callable[[Batch], Result], batches: Iterator[Batch], workers:
             yield batch, run(batch)
         return
     waiting: deque[tuple[Batch, Future[Result]]] = deque()
-    with one_thread(), ThreadPoolExecutor(workers) as pool:
+    with torch_threads(1), ThreadPoolExecutor(workers) as pool:
         try:
             for batch in batches:
                 waiting.append((batch, pool.submit(run, batch)))
@@ -160,14 +160,3 @@ def _in_order(run: Callable[[Batch], Result], batches: Iterator[Batch], workers:
         finally:
             for _, future in waiting:
                 future.cancel()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch operations use one thread each inside; restored afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

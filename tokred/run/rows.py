@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -14,6 +15,7 @@ from tokred.budget import BudgetError, Solution, solve
 from tokred.dry import dry_run
 from tokred.learned import untrained
 from tokred.measure.flops import MacReport, count
+from tokred.measure.threads import torch_threads
 from tokred.reducer import TokenReducer
 from tokred.registry import build, list_methods
 
@@ -99,6 +101,7 @@ def is_set(reducer: TokenReducer) -> bool:
     return reducer.config.get(reducer.strength) != parameter.default or reducer.schedule.kind == "tokens"
 
 
+@torch_threads(1)  # on the small tensors of a dry run more threads cost time, on a busy machine thirty times as much
 def given_row(host: nn.Module, geometry: Geometry, reducer: TokenReducer) -> Row:
     """A row with its settings as given; refused, with the reason, where the host cannot have the reducer."""
     row = Row(reducer.method or type(reducer).__name__, reducer.spec, learned=reducer.capabilities.trainable)
@@ -143,7 +146,8 @@ def solved_row(host: nn.Module, geometry: Geometry, reducer: TokenReducer, share
     """A row whose strength is solved for a share of the unreduced multiply-adds; refused where none comes near."""
     name = reducer.method or type(reducer).__name__
     try:
-        solution = solver(reducer, geometry, share)
+        with torch_threads(1) if solver is solve else nullcontext():
+            solution = solver(reducer, geometry, share)
     except (BudgetError, ValueError) as error:
         return Row(name, reducer.spec, share, reason=str(error))
     row = given_row(host, geometry, solution.reducer)

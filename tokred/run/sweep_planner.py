@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tokred.measure.threads import torch_threads
 from tokred.run.cell import Cell, batch_for
 from tokred.run.clips import ClipSettings
 from tokred.run.grid import SEED, Point, expand, length, setting
@@ -18,6 +19,7 @@ from tokred.run.sweep_spec import BaseSpec, Settled, SweepSpec
 FULL = "full"
 
 
+@torch_threads(1)  # as for the rows of a comparison
 def plan_sweep(spec: SweepSpec, profile: str | None = None, *, device: str = "cpu") -> SweepPlan:
     """All cells of a sweep, with their ids and costs.
 
