@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import tokred
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
+from tokred.backbones.vivit import ViViT
 from tokred.run.train_kernels import working_copy
 
 
@@ -18,10 +19,11 @@ def models() -> list[nn.Module]:
     torch.manual_seed(1)
     vit = VideoViT(img_size=16, patch_size=8, frames=4, dim=12, depth=2, num_heads=2, num_classes=5)
     swin = VideoSwin(dim=8, depths=(2, 2), num_heads=(2, 4), window=(2, 2, 3), num_classes=5)
-    return [vit, swin]
+    vivit = ViViT(img_size=16, patch_size=8, frames=4, dim=12, depth=2, temporal_depth=1, num_heads=2, num_classes=5)
+    return [vit, swin, vivit]
 
 
-@pytest.mark.parametrize("model", models(), ids=["vit", "swin"])
+@pytest.mark.parametrize("model", models(), ids=["vit", "swin", "vivit"])
 def test_written_out_attention_is_fused_attention(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
@@ -38,7 +40,7 @@ def test_written_out_attention_is_fused_attention(model: nn.Module, monkeypatch:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().max()))
 
 
-@pytest.mark.parametrize("model", models(), ids=["vit", "swin"])
+@pytest.mark.parametrize("model", models(), ids=["vit", "swin", "vivit"])
 def test_blocks_that_a_reducer_leaves_whole_are_written_out_too(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +66,7 @@ def test_blocks_that_a_reducer_leaves_whole_are_written_out_too(
     assert written_out < len(calls) - written_out
 
 
-@pytest.mark.parametrize("model", models(), ids=["vit", "swin"])
+@pytest.mark.parametrize("model", models(), ids=["vit", "swin", "vivit"])
 def test_the_copy_has_its_own_weights_in_the_training_precision(model: nn.Module) -> None:
     copy = working_copy(model, "bf16", "fused")
     assert {p.dtype for p in copy.parameters()} == {torch.bfloat16}

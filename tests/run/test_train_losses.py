@@ -84,3 +84,43 @@ def test_heads_without_a_shape_refuse() -> None:
     scene = SyntheticActions(1, size=16, frames=4).scene([0])
     with pytest.raises(ValueError, match="do not tell shapes"):
         shape_loss(AuxHeads(6, 6), torch.randn(1, 2, 6), scene, torch.ones(1, 2, dtype=torch.bool), None)
+
+
+def test_a_model_of_single_tubelets_is_asked_for_places_and_not_for_displacements() -> None:
+    scene = SyntheticActions(2, size=16, frames=4).scene(range(2))
+    heads, tokens, features = AuxHeads(6, 6, steps=True), torch.randn(2, 8, 6), torch.randn(2, 6)
+    steps = torch.randn(2, 2, 6, requires_grad=True)
+    seen = torch.ones(2, 8, dtype=torch.bool)
+    loss = auxiliary_loss(heads, tokens, features, scene, seen, None, SPEC, steps=steps)
+    weight, read = torch.autograd.grad(loss, [heads.token.weight, steps])
+    told = weight.abs().sum(1) > 0
+    assert told.tolist() == [True, True, True, False, False, False]
+    assert bool((read.abs().sum(-1) > 0).all())
+
+
+def test_the_feature_of_a_tubelet_is_asked_for_that_tubelets_place() -> None:
+    scene = SyntheticActions(2, size=16, frames=4).scene(range(2))
+    heads, tokens, features = AuxHeads(3, 3, steps=True), torch.randn(2, 8, 3), torch.randn(2, 3)
+    assert heads.step is not None
+    with torch.no_grad():
+        heads.step.weight.copy_(torch.eye(3))
+        heads.step.bias.zero_()
+    place = (scene.rendered.centre / 8 - 1).reshape(2, 2, -1, 2).mean(2)
+    size = scene.rendered.scale.log().reshape(2, 2, -1).mean(2)
+    right = torch.cat([place, size[..., None]], dim=-1)
+    seen = torch.ones(2, 8, dtype=torch.bool)
+    losses = [
+        auxiliary_loss(heads, tokens, features, scene, seen, None, SPEC, steps=steps).item()
+        for steps in (right, right.flip(1), right + 1)
+    ]
+    assert losses[0] < losses[1] < losses[2]
+    assert losses[2] - losses[0] == pytest.approx(5.0, rel=1e-4), "one, times the weight of regressions"
+
+
+def test_heads_without_steps_refuse_them() -> None:
+    scene = SyntheticActions(1, size=16, frames=4).scene([0])
+    seen = torch.ones(1, 8, dtype=torch.bool)
+    with pytest.raises(ValueError, match="do not read the features of single tubelets"):
+        auxiliary_loss(
+            AuxHeads(6, 6), torch.randn(1, 8, 6), torch.randn(1, 6), scene, seen, None, SPEC, steps=torch.ones(1, 2, 6)
+        )

@@ -115,7 +115,7 @@ class Run:
         uses_aux = uses_shape or any(stage.aux > 0 for stage in spec.stages)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed + 1)
-            aux = AuxHeads(*spec.model.widths, shape=uses_shape) if uses_aux else None
+            aux = AuxHeads(*spec.model.widths, uses_shape, spec.model.kind == "vivit") if uses_aux else None
         self.trainee = Trainee(self.start(build_model(spec)), aux).to(device)
         self.average = {k: v.clone() for k, v in self._weights().items()} if spec.optimizer.ema else {}
         groups = parameter_groups(self.trainee, spec)

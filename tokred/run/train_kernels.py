@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tokred.backbones.swin_layers import WindowAttention
 from tokred.backbones.videomae import Attention
+from tokred.backbones.vivit import ViViTBlock
 from tokred.backbones.windows import window_bias, window_layout
 from tokred.tokens import Grid
 
@@ -36,6 +37,14 @@ def explicit_window_attention(self: WindowAttention, x: Tensor, grid: Grid, shif
     return cast(Tensor, self.proj(layout.join((weights @ v).transpose(2, 3).flatten(3))))
 
 
+def explicit_vivit_block(self: ViViTBlock, x: Tensor) -> Tensor:
+    """The same in a block of ViViT, which has no module for attention alone."""
+    q, k, v = self.heads(self.input_layer_norm(x))
+    weights = ((q * self.head_dim**-0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
+    x = x + self.projection((weights @ v).transpose(1, 2).flatten(2))
+    return cast(Tensor, x + self.mlp(self.mlp_layer_norm(x)))
+
+
 def working_copy(trainee: Trained, precision: str, attention: str) -> Trained:
     """A copy in the training precision and with the training kernel; the master weights stay float32.
 
@@ -52,6 +61,8 @@ def working_copy(trainee: Trained, precision: str, attention: str) -> Trained:
                 module.forward = types.MethodType(explicit_attention, module)  # type: ignore[method-assign]
             elif isinstance(module, WindowAttention):
                 module.forward = types.MethodType(explicit_window_attention, module)  # type: ignore[method-assign]
+            elif isinstance(module, ViViTBlock):
+                module.forward = types.MethodType(explicit_vivit_block, module)  # type: ignore[method-assign]
             elif hasattr(module, "fused_attn"):
                 setattr(module, "fused_attn", False)  # noqa: B010 (timm has both kernels; no annotation says so)
     return copy

@@ -19,14 +19,16 @@ class AuxHeads(nn.Module):
 
     Args:
         dim: width of the tokens; features: width of the pooled features; shape: whether to tell what it is.
+        steps: whether the model has a feature for each tubelet, which is to tell where the object is.
     """
 
-    def __init__(self, dim: int, features: int, shape: bool = False) -> None:
+    def __init__(self, dim: int, features: int, shape: bool = False, steps: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.token = nn.Linear(dim, 6)  # objectness, place (2), displacement (3)
         self.clip = nn.Linear(features, 3)  # displacement
         self.shape = nn.Linear(dim, len(SHAPES)) if shape else None
+        self.step = nn.Linear(features, 3) if steps else None  # place (2), logarithm of the size
 
 
 def auxiliary_loss(
@@ -38,8 +40,12 @@ def auxiliary_loss(
     keep: Tensor | None,
     spec: TrainSpec,
     carrier: Tensor | None = None,
+    steps: Tensor | None = None,
 ) -> Tensor:
     """Losses of objectness per token, of the object's place at its tokens, and of its displacement over the clip.
+
+    Tokens of a model that sees one tubelet at a time cannot tell the displacement and are not asked for it; the feature
+    of each tubelet is asked for the object's place and size instead.
 
     Args:
         heads: their layers.
@@ -51,14 +57,13 @@ def auxiliary_loss(
         spec: the recipe.
         carrier: (B, P) int64, the token that carries each patch in the end, negative = gone; None = its own. A merged
             token answers for all of its patches, and a patch that is gone for nothing.
+        steps: features of the tubelets, (B, T', C), of a model that has them.
     Returns:
         scalar, float32.
     """
     tubelets = scene.rendered.clips.shape[2] // spec.model.tubelet
-    b, patches = seen.shape
-    place = scene.rendered.centre / (spec.data.size / 2) - 1
-    state = torch.cat([place, scene.rendered.scale.log()[..., None]], dim=-1)  # (B, poses, 3)
-    state = state.reshape(b, tubelets, -1, 3).mean(2)
+    patches = seen.shape[1]
+    state = _states(scene, spec.data.size, tubelets)
     change = state[:, -1] - state[:, 0]  # (B, 3)
     spread = state[:, :, :2].repeat_interleave(patches // tubelets, dim=1)  # (B, P, 2)
     wanted = torch.cat([spread, change[:, None].expand(-1, patches, -1)], dim=-1)
@@ -73,10 +78,22 @@ def auxiliary_loss(
         per_token, here = _at_patches(per_token, carrier), here * there
     objectness = F.binary_cross_entropy_with_logits(per_token[..., 0], here, there, reduction="sum")
     objectness = objectness / there.sum().clamp_min(1)
-    error = (per_token[..., 1:] - wanted).square().mean(-1)
+    told = 2 if steps is not None else 5
+    error = (per_token[..., 1 : 1 + told] - wanted[..., :told]).square().mean(-1)
     at_object = (error * here).sum() / here.sum().clamp_min(1)
     whole = (heads.clip(features).float() - change.to(tokens.device)).square().mean()
+    if steps is not None:
+        if heads.step is None:
+            raise ValueError("these heads do not read the features of single tubelets")
+        whole = whole + (heads.step(steps).float() - state.to(tokens.device)).square().mean()
     return objectness + REGRESSION_WEIGHT * (at_object + whole)
+
+
+def _states(scene: Scene, size: int, tubelets: int) -> Tensor:
+    """Place in [-1, 1] and logarithm of the size of the object in each tubelet, (B, T', 3)."""
+    place = scene.rendered.centre / (size / 2) - 1
+    state = torch.cat([place, scene.rendered.scale.log()[..., None]], dim=-1)  # (B, poses, 3)
+    return state.reshape(len(state), tubelets, -1, 3).mean(2)
 
 
 def shape_loss(

@@ -112,9 +112,55 @@ class VideoSwinSpec(Part):
         return VideoSwin(img_size=size, frames=frames, num_classes=classes, patch_size=patch, **sizes)
 
 
-KINDS: dict[str, type[VideoViTSpec | VideoSwinSpec | ImageViTSpec]] = {
+class ViViTSpec(Part):
+    """A factorised ViViT (``tokred.backbones.vivit.ViViT``): a spatial model per tubelet, a temporal one on top."""
+
+    kind: Literal["vivit"]
+    patch_size: int = Field(8, ge=1)
+    tubelet_size: int = Field(2, ge=1)
+    dim: int = Field(96, ge=1)
+    depth: int = Field(6, ge=1)
+    temporal_depth: int = Field(2, ge=1)
+    num_heads: int = Field(3, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> ViViTSpec:
+        if self.dim % self.num_heads:
+            raise ValueError(f"num_heads = {self.num_heads} does not divide dim = {self.dim}")
+        return self
+
+    @property
+    def tubelet(self) -> int:
+        """Frames per token."""
+        return self.tubelet_size
+
+    @property
+    def stride(self) -> int:
+        """Pixels per side of a token of the last block."""
+        return self.patch_size
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Widths of the tokens that auxiliary heads read and of the pooled features."""
+        return self.dim, self.dim
+
+    @property
+    def auxiliary_stride(self) -> int:
+        """Pixels per side of a token that auxiliary heads read."""
+        return self.patch_size
+
+    def build(self, size: int, frames: int, classes: int) -> nn.Module:
+        """The model, freshly initialised."""
+        from tokred.backbones.vivit import ViViT
+
+        return ViViT(img_size=size, frames=frames, num_classes=classes, **self.model_dump(exclude={"kind"}))
+
+
+KINDS: dict[str, type[VideoViTSpec | VideoSwinSpec | ViViTSpec | ImageViTSpec]] = {
     "videomae_vit": VideoViTSpec,
     "videoswin": VideoSwinSpec,
+    "vivit": ViViTSpec,
     "vit": ImageViTSpec,
 }
 
@@ -127,6 +173,7 @@ def kind_of(given: Any) -> str:
 ModelSpec = Annotated[
     Annotated[VideoViTSpec, Tag("videomae_vit")]
     | Annotated[VideoSwinSpec, Tag("videoswin")]
+    | Annotated[ViViTSpec, Tag("vivit")]
     | Annotated[ImageViTSpec, Tag("vit")],
     Discriminator(
         kind_of, custom_error_type="model_kind", custom_error_message=f"kind must be one of {', '.join(KINDS)}"

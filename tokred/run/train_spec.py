@@ -12,7 +12,7 @@ from tokred.data.synthetic.actions import NOISE, SLOWEST
 from tokred.run.spec_file import Location, explain, read_yaml
 from tokred.run.spec_file import SpecError as FileError
 from tokred.run.train_image_spec import Cifar10Spec, ImageViTSpec, image_problems
-from tokred.run.train_models import ModelSpec, VideoViTSpec
+from tokred.run.train_models import ModelSpec, VideoSwinSpec, VideoViTSpec, ViViTSpec
 from tokred.run.train_part import Part
 from tokred.run.train_start import StartSpec
 
@@ -112,12 +112,11 @@ class TrainSpec(Part):
         if self.batch_size % self.micro_batch:
             wrong.append(f"micro_batch = {self.micro_batch} does not divide batch_size = {self.batch_size}")
         if self.data.size % self.model.stride:
-            patches = isinstance(self.model, (VideoViTSpec, ImageViTSpec))
-            what = "model.patch_size" if patches else "the last stage's patch"
+            what = "model.patch_size" if not isinstance(self.model, VideoSwinSpec) else "the last stage's patch"
             wrong.append(f"{what} = {self.model.stride} does not divide data.size = {self.data.size}")
         still = isinstance(self.model, ImageViTSpec) or isinstance(self.data, Cifar10Spec)
-        whole = not isinstance(self.model, (VideoViTSpec, ImageViTSpec))
-        if whole and any(stage.tokens < 1 for stage in self.stages):
+        windows = isinstance(self.model, VideoSwinSpec)
+        if windows and any(stage.tokens < 1 for stage in self.stages):
             wrong.append("stages: tokens = 1 is needed, because windows need every patch")
         if still:
             wrong += image_problems(self)
@@ -126,13 +125,16 @@ class TrainSpec(Part):
         for stage in self.stages:
             if stage.frames is not None and (stage.frames % self.model.tubelet or stage.frames % 2):
                 wrong.append(f"stage {stage.name}: frames = {stage.frames} must be even and a multiple of the tubelet")
+            if isinstance(self.model, ViViTSpec) and stage.frames is not None:
+                wrong.append(f"stage {stage.name}: frames is not for a vivit, whose number of steps is fixed")
         if self.reducer is not None:
             if any(stage.tokens < 1 for stage in self.stages):
                 wrong.append("reducer: stages of a reduced model need tokens = 1, for reducers need whole clips")
-            if whole and any(stage.aux > 0 or stage.shape > 0 for stage in self.stages):
+            shown = isinstance(self.model, (VideoViTSpec, ImageViTSpec))
+            if not shown and any(stage.aux > 0 or stage.shape > 0 for stage in self.stages):
                 wrong.append(
-                    "reducer: aux = 0 and shape = 0 are needed with windows, for those losses read the tokens of a "
-                    "stage that a reduced model does not show"
+                    f"reducer: aux = 0 and shape = 0 are needed with {self.model.kind}, for those losses read tokens "
+                    "that a reduced model of this kind does not show"
                 )
         if wrong:
             raise ValueError("; ".join(wrong))

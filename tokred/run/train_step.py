@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.videoswin import VideoSwin
+from tokred.backbones.vivit import ViViT
 from tokred.data.synthetic import Scene, SyntheticActions, object_share
 from tokred.data.synthetic.render import stream_seed
 from tokred.run.train_kernels import working_copy
 from tokred.run.train_learned import begin_step, gradients_of, learned_forward, teacher_for
 from tokred.run.train_losses import OBJECT_SHARE, AuxHeads, auxiliary_loss, shape_loss
+from tokred.run.train_models import ViViTSpec
 from tokred.run.train_spec import StageSpec, TrainSpec
 
 Item = TypeVar("Item")
@@ -143,8 +145,11 @@ class StepEngine:
         seen = share >= OBJECT_SHARE  # (B, P)
         keep = None
         if stage.tokens < 1:
-            count = max(1, round(stage.tokens * patches))
-            keep = (lottery + seen.float()).topk(count, dim=1).indices.sort(dim=1).values
+            # A model that sees one tubelet at a time gets as many patches of each.
+            groups = frames // spec.model.tubelet if isinstance(spec.model, ViViTSpec) else 1
+            count = max(1, round(stage.tokens * patches / groups))
+            drawn = (lottery + seen.float()).unflatten(1, (groups, -1)).topk(count, dim=2).indices.sort(dim=2).values
+            keep = (drawn + torch.arange(groups)[:, None] * (patches // groups)).flatten(1)
         with torch.enable_grad():
             loss, figures = self._loss(scene, seen, keep, stage)
             gradients = gradients_of(loss, parameters)
@@ -157,7 +162,7 @@ class StepEngine:
         dtype = torch.bfloat16 if self.spec.precision == "bf16" else torch.float32
         clips = scene.rendered.clips.to(self.device, dtype)
         heads = self.copy.aux
-        tokens = carrier = None
+        tokens = carrier = steps = None
         extras: dict[str, Tensor] = {}
         if self.spec.reducer is None and isinstance(model, VideoViT):
             tokens = model.embed(clips)
@@ -166,6 +171,10 @@ class StepEngine:
             for block in model.blocks:
                 tokens = block(tokens)
             features = model.pool(tokens)
+            logits = model.head(features).float()
+        elif self.spec.reducer is None and isinstance(model, ViViT):
+            tokens, steps = _spatial(model, clips, keep)
+            features = model.over_time(steps.flatten(0, 1))
             logits = model.head(features).float()
         elif self.spec.reducer is None and isinstance(model, VideoSwin):
             maps = [x for x, _ in model.stages(clips)]
@@ -193,7 +202,7 @@ class StepEngine:
             total = total + loss
             figures[f"{name}_loss"] = loss.item()
         if stage.aux > 0 and heads is not None and tokens is not None:
-            loss = auxiliary_loss(heads, tokens, features, scene, seen, keep, self.spec, carrier)
+            loss = auxiliary_loss(heads, tokens, features, scene, seen, keep, self.spec, carrier, steps)
             total = total + stage.aux * loss
             figures["aux_loss"] = loss.item()
         if stage.shape > 0 and heads is not None and tokens is not None:
@@ -202,3 +211,22 @@ class StepEngine:
             figures["shape_loss"] = loss.item()
         figures["loss"] = total.item()
         return total, figures
+
+
+def _spatial(model: ViViT, clips: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The spatial model on the patches that are seen.
+
+    Args:
+        keep: (B, K) patches of the whole clip, as many of each step; None = all.
+    Returns:
+        the last block's patch tokens (B, K, C) and the features of the steps (B, T', C).
+    """
+    spatial, steps = model.spatial_model, model.grid.t
+    x = spatial.embed(model.patches(clips))
+    if keep is not None:
+        patches = keep.unflatten(1, (steps, -1)).flatten(0, 1).to(x.device) % model.grid.per_frame
+        kept = x[:, 1:].gather(1, patches[..., None].expand(-1, -1, x.shape[-1]))
+        x = torch.cat([x[:, :1], kept], dim=1)
+    for block in spatial.backbone.blocks:
+        x = block(x)
+    return x[:, 1:].unflatten(0, (-1, steps)).flatten(1, 2), spatial.result(x).unflatten(0, (-1, steps))
