@@ -6,8 +6,8 @@
 
 Each mutant runs in a fork of a process that has everything loaded, where it takes the place of the function or of the
 module that it changes: no file is ever written. A mutant is killed when a test of its file fails or the tests take far
-too long. Finished mutants are kept in benchmarks/results/mutation.json as they come; the same command goes on from
-there. Annotations are left alone.
+too long. Finished mutants are kept in benchmarks/results/mutation.json (mutation_seed1.json with --seed 1) as they
+come; the same command goes on from there. Annotations are left alone.
 Those that cannot be noticed are in benchmarks/mutation_equivalent.json, each with its reason, and do not count.
 """
 
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from mutants import Mutant, code_of, function_of, sample
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
+RESULTS = ROOT / "benchmarks" / "results"
 EQUIVALENT = ROOT / "benchmarks" / "mutation_equivalent.json"
 LOADED = ("torch._dynamo", "timm.models.vision_transformer", "torchvision", "scipy.stats", "hypothesis.strategies")
 """What tests import besides the code under test: loaded once."""
@@ -49,6 +49,9 @@ MEMORY = 12 << 30
 
 COLLECTING = 30
 """Processor seconds for importing and collecting."""
+
+BROKEN = 9
+"""Exit status of a fork that failed before or beside the tests: nothing is known of its mutant."""
 
 
 class Target(NamedTuple):
@@ -148,7 +151,7 @@ def _session(path: str, target: Target, source: str, mutants: list[Mutant], writ
 
         contract = ("tests/testing/test_contract.py",) if target.contract else ()
         words = [*("-q", "-p", "no:cacheprovider", "-p", "no:xdist"), *target.tests, *contract]
-        status = int(pytest.main(words, plugins=[_Plugin(path, target, source, mutants, writer)]))
+        status = int(pytest.main(words, plugins=[_Plugin(path, target, source, mutants, writer, limit or 600)]))
     finally:
         os._exit(status)
 
@@ -156,8 +159,9 @@ def _session(path: str, target: Target, source: str, mutants: list[Mutant], writ
 class _Plugin:
     """Takes the place of pytest's own loop: all tests until the first failure, once in a fork for each mutant."""
 
-    def __init__(self, path: str, target: Target, source: str, mutants: list[Mutant], writer: int) -> None:
+    def __init__(self, path: str, target: Target, source: str, mutants: list[Mutant], writer: int, limit: int) -> None:
         self.path, self.target, self.source, self.mutants, self.writer = path, target, source, mutants, writer
+        self.limit = limit
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
@@ -177,7 +181,7 @@ class _Plugin:
         if session.testsfailed:
             raise session.Interrupted("collecting failed")
         importlib.import_module("tokred.registry").list_methods()  # imports every method, which no fork then has to
-        limit = 600
+        limit = self.limit
         for mutant in (None, *self.mutants):
             told, tell = os.pipe()
             child = os.fork()
@@ -187,7 +191,7 @@ class _Plugin:
             with os.fdopen(told) as pipe:
                 by = pipe.read()
             _, status, used = os.wait4(child, 0)
-            outcome = {0: "survived", 1: "killed"}.get(os.waitstatus_to_exitcode(status), "timeout")
+            outcome = {0: "survived", 1: "killed", BROKEN: "error"}.get(os.waitstatus_to_exitcode(status), "timeout")
             result = Result("" if mutant is None else mutant.id, outcome, by, round(used.ru_utime + used.ru_stime, 2))
             if mutant is None:
                 limit = _limit(result)
@@ -195,8 +199,8 @@ class _Plugin:
         return True
 
     def _child(self, items: list[Any], mutant: Mutant | None, limit: int, tell: int) -> None:
-        """Never returns: exit status 0 = all tests pass."""
-        status = 1
+        """Never returns: exit status 0 = all tests pass, 1 = one fails, BROKEN = the mutant never met the tests."""
+        status = BROKEN
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -267,6 +271,8 @@ def study(path: str, target: Target, known: dict[str, Any], seed: int, again: bo
     named = {mutant.id: mutant for mutant in todo}
     for result in results:
         mutant = named[result.id]
+        if result.outcome == "error":
+            sys.exit(f"{path}:{mutant.line}: the mutant could not be put in place: {mutant.after}")
         print(
             f"{path}:{mutant.line} {result.outcome:8} {result.seconds:5.1f}s  {mutant.before}  ->  {mutant.after}",
             flush=True,
@@ -293,11 +299,12 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    place = RESULTS / (f"mutation_seed{arguments.seed}.json" if arguments.seed else "mutation.json")
+    results = json.loads(place.read_text()) if place.exists() else {}
     for path in arguments.files or TARGETS:
         for record in study(path, TARGETS[path], results.get(path, {}), arguments.seed, arguments.again):
             results[path] = record
-            _write(results)
+            _write(place, results)
     print("\n".join(table(results)))
 
 
@@ -320,10 +327,10 @@ def _line(name: str, row: list[int]) -> str:
     return f"{name:28}{mutants:>9}{same:>12}{killed:>8}{killed / max(1, mutants - same):>8.1%}"
 
 
-def _write(results: dict[str, Any]) -> None:
-    temporary = RESULTS.with_suffix(".tmp")
+def _write(place: Path, results: dict[str, Any]) -> None:
+    temporary = place.with_suffix(".tmp")
     temporary.write_text(json.dumps(results, indent=1) + "\n")
-    temporary.replace(RESULTS)
+    temporary.replace(place)
 
 
 if __name__ == "__main__":
