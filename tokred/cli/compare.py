@@ -8,13 +8,18 @@ from typing import Annotated
 import typer
 
 from tokred.cli.options import (
+    Animate,
     Backbone,
     Checkpoint,
     Classes,
+    Data,
     Device,
     Dtype,
     Json,
+    Sampling,
     Seed,
+    Stride,
+    Views,
     number,
     one_of,
     pair,
@@ -27,17 +32,8 @@ from tokred.cli.options import (
 def command(
     backbone: Backbone = "videomae_vit_nano",
     checkpoint: Checkpoint = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            help="synthetic[:seed=N], a folder of videos or class folders, a `path label` list, a video, cifar10:PATH, "
-            "images:PATH.",
-        ),
-    ] = "synthetic",
-    animate: Annotated[
-        bool, typer.Option("--animate", help="Turn the pictures of images:PATH or cifar10:PATH into clips.")
-    ] = False,
+    data: Data = "synthetic",
+    animate: Animate = False,
     clips: Annotated[
         int | None,
         typer.Option("--clips", parser=whole(1), help="Generated clips (default 1000), or videos at most."),
@@ -59,13 +55,9 @@ def command(
     budget_by: Annotated[
         str, typer.Option("--budget-by", callback=one_of("macs", "time"), help="What budgets are shares of.")
     ] = "macs",
-    views: Annotated[str, typer.Option("--views", help="Clips per video x crops per clip, for real video.")] = "1x1",
-    sampling: Annotated[
-        str, typer.Option("--sampling", callback=one_of("dense", "uniform"), help="How frames are taken from a video.")
-    ] = "dense",
-    stride: Annotated[
-        int | None, typer.Option("--stride", parser=whole(1), help="Frames from one sampled frame to the next (dense).")
-    ] = None,
+    views: Views = "1x1",
+    sampling: Sampling = "dense",
+    stride: Stride = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", parser=whole(1), help="Default: from the model's size.")
     ] = None,

@@ -110,6 +110,24 @@ Device = Annotated[str, typer.Option("--device", callback=device_name, help="cpu
 Dtype = Annotated[str, typer.Option("--dtype", callback=one_of(*DTYPES), help=f"One of {', '.join(DTYPES)}.")]
 Seed = Annotated[int, typer.Option("--seed", parser=whole(0), help="Same seed, same table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="synthetic[:seed=N], a folder of videos or class folders, a `path label` list, a video, cifar10:PATH, "
+        "images:PATH.",
+    ),
+]
+Animate = Annotated[
+    bool, typer.Option("--animate", help="Turn the pictures of images:PATH or cifar10:PATH into clips.")
+]
+Views = Annotated[str, typer.Option("--views", help="Clips per video x crops per clip, for real video.")]
+Sampling = Annotated[
+    str, typer.Option("--sampling", callback=one_of("dense", "uniform"), help="How frames are taken from a video.")
+]
+Stride = Annotated[
+    int | None, typer.Option("--stride", parser=whole(1), help="Frames from one sampled frame to the next (dense).")
+]
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from tokred.cli.options import Backbone, Checkpoint, Classes, Device, Dtype, Json, Seed, print_json, whole
+from tokred.cli.options import (
+    Animate,
+    Backbone,
+    Checkpoint,
+    Classes,
+    Device,
+    Dtype,
+    Json,
+    Seed,
+    Stride,
+    print_json,
+    whole,
+)
 
 
 def command(
@@ -23,10 +35,8 @@ def command(
     out: Annotated[Path, typer.Option("--out", help="A .png (strip of frames), .gif or .mp4.")] = Path("show.png"),
     clip: Annotated[int, typer.Option("--clip", parser=whole(0), help="Which item, counted from 0.")] = 0,
     stages: Annotated[int, typer.Option("--stages", parser=whole(1), help="Steps of each reducer at most.")] = 4,
-    stride: Annotated[
-        int | None, typer.Option("--stride", parser=whole(1), help="Frames from one sampled frame to the next.")
-    ] = None,
-    animate: Annotated[bool, typer.Option("--animate", help="Turn pictures into clips.")] = False,
+    stride: Stride = None,
+    animate: Animate = False,
     num_classes: Classes = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",

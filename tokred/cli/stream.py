@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tokred.cli.options import Backbone, Checkpoint, Classes, Device, Dtype, Json, Seed, print_json, whole
+from tokred.cli.options import Backbone, Checkpoint, Classes, Device, Dtype, Json, Seed, Stride, print_json, whole
 
 GIGA = 1e9
 
@@ -19,9 +19,7 @@ def command(
     ] = "eventful:fraction=0.25",
     backbone: Backbone = "videomae_vit_nano",
     checkpoint: Checkpoint = None,
-    stride: Annotated[
-        int | None, typer.Option("--stride", parser=whole(1), help="Frames from one sampled frame to the next.")
-    ] = None,
+    stride: Stride = None,
     hop: Annotated[
         int | None,
         typer.Option("--hop", parser=whole(1), help="Sampled frames from one clip to the next; default one tubelet."),
