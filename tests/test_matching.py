@@ -60,6 +60,16 @@ def test_matching_halves_is_tome_by_loops(b: int, n: int, prefix: int, share: fl
         assert [sorted(group) for group in members] == [sorted(group) for group in expected]
 
 
+@pytest.mark.parametrize("prefix", [1, 2, 4, 5])
+@pytest.mark.parametrize("in_position", [False, True])
+def test_class_tokens_and_registers_stay_where_they_are(prefix: int, in_position: bool) -> None:
+    """DINOv2 has a class token and four registers."""
+    for r in (0, 3, 5):
+        found = match_halves(metric(2, prefix + 10, 7), r, prefix, in_position=in_position)
+        assert found.assign[:, :prefix].tolist() == [list(range(prefix))] * 2
+        assert sorted(set(found.assign[0, prefix:].tolist())) == list(range(prefix, prefix + 10 - r))
+
+
 @given(st.integers(2, 12), st.integers(0, 1000))
 def test_the_order_of_channels_and_the_length_of_keys_do_not_matter(n: int, seed: int) -> None:
     keys = metric(1, n, seed)

@@ -127,6 +127,18 @@ def test_the_official_variant_sums_over_the_batch_and_reads_the_class_column() -
     assert not torch.equal(clean.index, made.index)
 
 
+def test_the_official_variant_gives_one_sample_the_scores_of_the_first_head() -> None:
+    """Row h of the scores belongs to head h, and sample b takes row b: with one sample that is head 0 alone."""
+    g = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(1, 4, 9, 4, generator=g) for _ in range(3))
+    made = step(ATS(0.5, official=True), q, k, v, 1)
+    assert made is not None
+    attention = (q[0, 0].double() @ k[0, 0].double().T * 0.5).softmax(-1)
+    score = [float(attention[i, 0] * v[0, 0, i].double().norm()) for i in range(1, 9)]
+    best = sorted(sorted(range(8), key=lambda j: -score[j])[:4])
+    assert made.index.tolist() == [[0, *(1 + j for j in best)]]
+
+
 def test_the_official_variant_takes_no_more_samples_than_heads() -> None:
     q, k, v = (torch.randn(4, 2, 6, 3) for _ in range(3))
     with pytest.raises(ValueError, match="at most 2 samples"):

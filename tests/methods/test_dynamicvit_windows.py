@@ -180,6 +180,20 @@ def test_settings_that_leave_nothing_are_refused_with_the_numbers() -> None:
     attach(model, DynamicViT(lowest))
 
 
+@pytest.mark.parametrize(("at", "fewest"), [("quarters", 18), ((1,), 60), ((1, 2), 60), ((3,), 18)])
+def test_the_range_of_its_strength_ends_where_the_smallest_grid_keeps_one_token(at: Any, fewest: int) -> None:
+    """Shares do not multiply here: each is of the tokens of its own stage."""
+    model, _ = WINDOWS.build()
+    geometry = attach(model, DynamicViT(0.7)).geometry
+    lowest = DynamicViT(at=at).strength_range(geometry)
+    assert (lowest.name, lowest.weakest, lowest.whole) == ("keep", 1.0, False)
+    plan = dry_run(DynamicViT(lowest.strongest, at=at), geometry)
+    assert min(plan.mlp) == 1
+    assert lowest.strongest == pytest.approx(1.5 / fewest)
+    with pytest.raises(ScheduleError, match="= 0 patches: allowed is what leaves at least 1"):
+        dry_run(DynamicViT(0.6 * lowest.strongest, at=at), geometry)
+
+
 def test_weights_of_one_form_are_refused_by_the_other() -> None:
     fast, _ = at_work(DynamicViT(0.7))
     own: Any = fast.reducer

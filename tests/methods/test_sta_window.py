@@ -89,6 +89,40 @@ def test_cells_cover_the_frame_and_share_out_r_by_area(
             assert len(set(owner[torch.tensor(cells) == cell].tolist())) <= 1, "a cell lies in one window"
 
 
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 6), st.integers(1, 6), st.booleans(), st.data())
+def test_what_rounding_leaves_over_goes_to_the_largest_remainders(
+    h: int, w: int, rows: int, columns: int, shifted: bool, data: st.DataObject
+) -> None:
+    r = data.draw(st.integers(0, h * w - 1))
+    cells, dropped = cells_of(Grid(2, h, w), (2, rows, columns), r, shifted)
+    shares = [r * cells.count(cell) / (h * w) for cell in range(len(dropped))]
+    up = [share % 1 for share, drop in zip(shares, dropped, strict=True) if drop > share]
+    down = [share % 1 for share, drop in zip(shares, dropped, strict=True) if drop < share]
+    assert min(up, default=1.0) >= max(down, default=0.0) - 1e-6
+
+
+def test_leftovers_worked_out_by_hand() -> None:
+    """5 x 5 places in windows of 3 x 3 that are cut behind their first place: sides of 1, 2, 1 and 1.
+
+    Of 10 drops the cell of four places is due 1.6, those of two 0.8, single places 0.4: one drop is certain, nine are
+    left over for six times 0.8, once 0.6, and the first two single places in the first part of their windows.
+    """
+    cells, dropped = cells_of(Grid(1, 5, 5), (2, 3, 3), 10, True)
+    corners = {(y, x): dropped[cells[5 * y + x]] for y in (0, 1, 3, 4) for x in (0, 1, 3, 4)}
+    wanted = {(1, 1): 2, (0, 1): 1, (1, 0): 1, (1, 3): 1, (1, 4): 1, (3, 1): 1, (4, 1): 1, (0, 0): 1, (0, 3): 1}
+    assert {corner: drop for corner, drop in corners.items() if drop} == wanted
+
+
+@pytest.mark.parametrize(("shifted", "places"), [(True, [0, 2, 8, 10]), (False, None)])
+def test_one_drop_for_every_window_comes_out_of_its_first_part(shifted: bool, places: list[int] | None) -> None:
+    """4 x 4 places in windows of 2 x 2: cut by the shift, the upper left places are parts of their own."""
+    cells, dropped = cells_of(Grid(1, 4, 4), (1, 2, 2), 4, shifted)
+    if places is None:
+        assert dropped == (1, 1, 1, 1)
+    else:
+        assert [place for place in range(16) if dropped[cells[place]]] == places
+
+
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.data())
 def test_the_lowest_scores_of_every_cell_stay(seed: int, h: int, w: int, size: int, data: st.DataObject) -> None:
     grid = Grid(1, h, w)

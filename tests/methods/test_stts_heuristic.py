@@ -105,6 +105,34 @@ def test_survivors_are_whole_frames_that_a_later_stage_can_cut() -> None:
     assert torch.equal(first.index.gather(1, second.index), both.index)
 
 
+@pytest.mark.parametrize(
+    ("left", "kept"), [(1, [0]), (2, [0, 5]), (3, [0, 2, 5]), (4, [0, 1, 3, 5]), (5, [0, 1, 2, 3, 5])]
+)
+def test_uniform_frames_reach_from_the_first_to_the_last(left: int, kept: list[int]) -> None:
+    tokens = clip(Grid(6, 2, 2), 0, 0)
+    made = decide(STTSHeuristic(time=1.0, frames="uniform"), tokens, (left + 0.5) / 6, 1.0)
+    assert made is not None
+    assert made.index[:, ::4].tolist() == [[4 * t for t in kept]] * 2
+
+
+def test_random_frames_and_random_squares_are_the_same_in_every_release() -> None:
+    """Frames and squares are drawn from numbers of their own, so neither choice tells the other."""
+    tokens = clip(Grid(6, 2, 2), 0, 0, batch=6)
+    frames = decide(STTSHeuristic(time=1.0, frames="random"), tokens, 0.5, 1.0)
+    squares = decide(STTSHeuristic(time=1.0, squares="random"), tokens, 1.0, 0.25)
+    assert frames is not None
+    assert squares is not None
+    assert (frames.index[:, ::4] // 4).tolist() == [[2, 3, 5], [0, 1, 3], [0, 1, 5], [0, 1, 3], [1, 2, 3], [0, 1, 3]]
+    assert (squares.index % 4).tolist() == [
+        [3, 0, 1, 1, 1, 0],
+        [3, 2, 0, 1, 0, 2],
+        [3, 2, 1, 3, 0, 3],
+        [0, 0, 0, 0, 2, 3],
+        [0, 2, 3, 1, 2, 3],
+        [2, 0, 0, 3, 2, 3],
+    ]
+
+
 def test_random_choices_follow_the_clip_and_the_seed() -> None:
     tokens = clip(Grid(6, 6, 6), 0, 0, batch=8)
     chosen = [
