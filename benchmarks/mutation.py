@@ -78,11 +78,11 @@ TARGETS = {
     "methods/baselines.py": _method("baselines")._replace(contract=("random_drop", "random_merge", "grid", "topk")),
     "methods/sta_window.py": _method("sta_window"),
     "methods/stts_heuristic.py": _method("stts_heuristic"),
-    "methods/stts.py": _method("stts"),
+    "methods/stts.py": _method("stts", "stts_costs"),
     "methods/ats.py": _method("ats"),
-    "methods/eventful.py": _method("eventful"),
-    "methods/stvit.py": _method("stvit")._replace(contract=("stvit", "stvit_r")),
-    "methods/dynamicvit.py": _method("dynamicvit"),
+    "methods/eventful.py": _method("eventful", "eventful_costs"),
+    "methods/stvit.py": _method("stvit", "stvit_steps")._replace(contract=("stvit", "stvit_r")),
+    "methods/dynamicvit.py": _method("dynamicvit", "dynamicvit_windows"),
 }
 
 
