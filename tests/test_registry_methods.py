@@ -277,6 +277,17 @@ def test_what_it_does_when_nobody_sets_anything(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STRENGTHS)
+def test_every_setting_has_a_name_and_only_the_first_may_go_without(name: str) -> None:
+    method: Any = list_methods()[name]
+    (first, value), *others = DEFAULTS[name].items()
+    assert method(**DEFAULTS[name]).config == method(value, **dict(others)).config
+    assert next(iter(method(**{first: value}).config)) == first
+    if others:
+        with pytest.raises(TypeError, match="positional"):
+            method(value, others[0][1])
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
 def test_the_range_of_its_strength(name: str) -> None:
     assert build(name).strength_range(GEOMETRY) == Strength(*STRENGTHS[name])  # type: ignore[arg-type]
     assert build(name).strength == STRENGTHS[name][0]
