@@ -24,7 +24,7 @@ from tokred.run.train_spec import TrainSpec, load_spec
 ROOT = Path(__file__).parents[2]
 
 
-NANOS = {"train_nano": (0.88, 0.97), "train_videoswin_nano": (0.88, 0.98)}
+NANOS = {"train_nano": (0.88, 0.97), "train_videoswin_nano": (0.88, 0.98), "train_vivit_nano": (0.88, 0.98)}
 """Recipe of a shipped backbone -> range of its accuracies: good, and not so good that there is nothing to lose."""
 
 
@@ -47,7 +47,7 @@ def test_the_committed_recipe_is_the_one_in_the_weights(recipe: str) -> None:
     assert top1["single_tubelet"]["motion"] < 0.25
 
 
-@pytest.mark.parametrize("name", ["videomae_vit_nano", "videoswin_nano"])
+@pytest.mark.parametrize("name", ["videomae_vit_nano", "videoswin_nano", "vivit_nano"])
 def test_the_shipped_model_does_what_its_header_says(name: str) -> None:
     found = accuracies(create_backbone(name), SyntheticActions(80), 2, only=["intact", "single_tubelet"])
     assert min(found["intact"].values()) > 0.8

@@ -41,15 +41,11 @@ def _videoswin(size: str, dim: int, depths: tuple[int, ...], heads: tuple[int, .
     return BackboneSpec(f"videoswin_{size}", frames=32, size=(224, 224), stride=2, builder=builder, family="videoswin")
 
 
-def _vivits() -> tuple[BackboneSpec, BackboneSpec]:
-    """The model of Kinetics-400 in the Eventful Transformers code, and a small one without weights."""
-    base = {"frames": 32, "num_classes": 400}
-    sizes = {"img_size": 64, "patch_size": 8, "frames": 16, "dim": 96, "depth": 6, "temporal_depth": 2, "num_heads": 3}
-    nano = {**sizes, "num_classes": len(SHAPES) + len(MOTIONS)}
-    kinetics, synthetic = ((0.45,) * 3, (0.225,) * 3), ((MEAN,) * 3, (STD,) * 3)
-    return (
-        BackboneSpec("vivit_nano", 16, (64, 64), *synthetic, builder=nano, family="vivit"),
-        BackboneSpec("vivit_base", 32, (224, 224), *kinetics, stride=2, builder=base, family="vivit"),
+def _vivit_base() -> BackboneSpec:
+    """The model of Kinetics-400 in the Eventful Transformers code."""
+    builder = {"frames": 32, "num_classes": 400}
+    return BackboneSpec(
+        "vivit_base", 32, (224, 224), (0.45,) * 3, (0.225,) * 3, stride=2, builder=builder, family="vivit"
     )
 
 
@@ -94,6 +90,8 @@ _SWIN_NANO = {
     "window": (8, 4, 4),
 }
 
+_VIVIT_NANO = {"patch_size": 8, "dim": 96, "depth": 6, "temporal_depth": 2, "num_heads": 3}
+
 SPECS: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
@@ -109,7 +107,8 @@ SPECS: dict[str, BackboneSpec] = {
         # The model of Something-Something v2: twice the window in time, 174 classes.
         _videoswin("base_w16", 128, (2, 2, 18, 2), (4, 8, 16, 32), window=(16, 7, 7), num_classes=174),
         _image_nano(),
-        *_vivits(),
+        _nano("vivit", _VIVIT_NANO),
+        _vivit_base(),
     )
 }
 
