@@ -122,6 +122,25 @@ def test_the_amount_can_change_between_frames() -> None:
         fast.reducer.change(r=3, fraction=0.5)
 
 
+def test_no_cast_is_fine_with_every_variant_however_the_word_was_made() -> None:
+    word = "".join(["no", "ne"])  # as a command line makes it: equal to the constant, and another object
+    assert Eventful(variant="qk", cast=word).config["cast"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("eventful", "each gate computes 66 of 66 tokens"),
+        ("eventful:r=5", "each gate computes 5 of 66 tokens"),
+        ("eventful:fraction=0.5", "each gate computes 33 of 66 tokens"),
+        ("eventful:threshold=0.5", "later ones as their content asks for"),
+    ],
+)
+def test_notes_say_how_many_tokens_a_later_frame_computes(spec: str, told: str) -> None:
+    model, _ = frames_of("image", 1)
+    assert told in " ".join(attach(model, build(spec)).notes)
+
+
 @torch.no_grad()
 def test_chosen_blocks_alone_are_gated() -> None:
     model, frames = frames_of("image")
@@ -144,6 +163,7 @@ def test_chosen_blocks_alone_are_gated() -> None:
         ({"cast": "int8"}, "one of none, float16, bfloat16"),
         ({"pool_size": 0}, "pool_size = 0"),
         ({"order": 0.0}, "order = 0"),
+        ({"order": -2.0}, "order = -2.0 is not a positive number"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
@@ -157,6 +177,8 @@ def test_what_a_host_cannot_do_is_refused_when_attaching() -> None:
         attach(model, Eventful(67))
     with pytest.raises(ScheduleError, match="pool_size = 3 does not divide"):
         attach(model, Eventful(8, pool_size=3))
+    with pytest.raises(ScheduleError, match="pool_size = 3 does not divide"):
+        attach(model, Eventful(threshold=0.5, pool_size=3))
     with pytest.raises(ScheduleError, match="runs block 0 itself, so topk"):
         attach(model, compose(TopK(0.5, at=(0,)), Eventful(8)))
     with pytest.raises(ValueError, match="both keep state"):
@@ -187,6 +209,13 @@ def test_what_is_reused_inside_a_clip_is_counted(spec: str) -> None:
     report = count(fast.geometry, fast.plan)
     assert report.reused > 0
     assert fvcore_macs(fast, (clips[:1],)).macs == report.executed_macs == report.macs
+
+
+def test_nothing_is_promised_where_the_content_decides() -> None:
+    model, _ = vivit()
+    fast = attach(model, build("eventful:threshold=0.5"))
+    assert fast.plan is not None
+    assert fast.plan.reused == 0
 
 
 def test_budgets_are_solved_inside_clips_and_refused_for_single_frames() -> None:
