@@ -306,6 +306,16 @@ def test_a_width_that_the_scorer_cannot_split_is_refused() -> None:
         STTS(0.5).build_for(6, 6)
 
 
+def test_untrained_scorers_start_from_torchs_own_initialiser_at_seeds_0_and_1() -> None:
+    """A training can be repeated, and the two scorers are two draws also where they are equally wide."""
+    reducer = STTS(0.5, weights=None)
+    reducer.build_for(4, 8)
+    for seed, scorer in enumerate(scorers(reducer)):
+        drawn = torch.empty(8, 8)
+        nn.init.trunc_normal_(drawn, std=0.02, a=-0.04, b=0.04, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(scorer.get_parameter("in_conv.1.weight"), drawn)
+
+
 def test_parameters_are_named_as_officially() -> None:
     names = {name for name, _ in built(8).named_parameters()}
     layers = ("in_conv.0", "in_conv.1", "out_conv.0", "out_conv.2", "out_conv.4")

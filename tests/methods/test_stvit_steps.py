@@ -9,9 +9,9 @@ import torch
 
 from tokred.attach import attach
 from tokred.backbones.geometry import Geometry, Stage
-from tokred.dry import dry_run
 from tokred.measure.handles import fvcore_macs
 from tokred.methods import STViT, STViTR
+from tokred.reducer import Promise
 from tokred.schedule import ScheduleError
 from tokred.testing import default_backbones
 from tokred.tokens import Grid
@@ -89,15 +89,26 @@ def test_steps_cost_what_their_layers_cost_with_windows(keys: str) -> None:
     assert fvcore_macs(fast, (clips[:1],)).by_module["reducer.generation.0"] == step.executed_macs
 
 
-def test_a_recovery_is_promised_all_patches_and_a_generation_the_tokens_it_makes() -> None:
+def test_what_is_promised_is_what_the_plan_does() -> None:
+    """Of 8 x 8 patches a generation leaves 3 x 3 tokens, and a recovery all patches again."""
     host, _ = IMAGE.build()
-    plan = dry_run(STViTR(3, units=2), attach(host, STViTR(3, units=2)).geometry)
-    assert [(step.block, step.n_in - 2, step.n_out - 2) for step in plan.steps] == [
-        (0, 64, 9),
-        (1, 9, 64),
-        (2, 64, 9),
-        (3, 9, 64),
-    ]
+    fast = attach(host, STViTR(3, units=2))
+    plan = fast.plan
+    assert plan is not None
+    counts = [(step.block, step.n_in - 2, step.n_out - 2) for step in plan.steps]
+    assert counts == [(0, 64, 9), (1, 9, 64), (2, 64, 9), (3, 9, 64)]
+    own: Any = fast.reducer
+    steps = own.steps(fast.geometry)
+    for block, before, after in counts:
+        assert own.promise(steps[block], before, 1, fast.geometry) == Promise(after, 1)
+
+
+def test_windows_are_promised_a_smaller_grid_and_other_backbones_none() -> None:
+    for geometry, grid in ((swin(2, 2, 6, 2), Grid(1, 3, 3)), (attach(IMAGE.build()[0], STViT(3)).geometry, None)):
+        reducer = STViT(3)
+        (step,) = reducer.steps(geometry).values()
+        seen = reducer.seen(geometry)
+        assert reducer.promise(step, seen.grid.patches, 1, seen) == Promise(9, 1, grid=grid)
 
 
 def test_untrained_layers_start_alike_in_both_methods_and_differ_from_unit_to_unit() -> None:
