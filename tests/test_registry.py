@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import tokred
 from tokred import registry
 from tokred.methods import STA, Unreduced
-from tokred.registry import Broken, RegistryError, build, get, register, split_specs
+from tokred.registry import Broken, RegistryError, build, get, register
+from tokred.spec_text import split_specs
 
 MINE = """
 from __future__ import annotations
@@ -160,7 +161,7 @@ def test_an_unknown_method_is_answered_with_close_matches_and_the_list() -> None
         ("sta:r=4", {"r": 4}),
         ("sta: r = 4 , order = BFB", {"r": 4, "order": "BFB"}),
         ("sta:r=[4,2,1],at=(0,1,2)", {"r": (4, 2, 1), "at": (0, 1, 2)}),
-        ("tome:r=[]", {"r": ()}),
+        ("stvit_r:layer_scale=1,side=2", {"layer_scale": 1.0, "side": 2}),
         ("tome:keep=0.75,proportional=True", {"keep": 0.75, "proportional": True}),
         ("evit:tokens=none,keep=1e-1,fuse=false", {"tokens": None, "keep": 0.1, "fuse": False}),
     ],
@@ -168,6 +169,7 @@ def test_an_unknown_method_is_answered_with_close_matches_and_the_list() -> None
 def test_specs_are_read(spec: str, config: dict[str, Any]) -> None:
     built = build(spec).config
     assert {name: built[name] for name in config} == config
+    assert {name: type(built[name]) for name in config} == {name: type(value) for name, value in config.items()}
 
 
 @pytest.mark.parametrize(
@@ -252,3 +254,36 @@ def test_joining_and_splitting_gives_the_same_specs(groups: list[list[str]]) -> 
     specs = ["+".join(group) for group in groups]
     assert split_specs(",".join(specs)) == specs
     assert split_specs(" , ".join(specs)) == specs
+
+
+def test_a_registered_class_of_a_file_is_named_by_the_file_so_that_any_process_finds_it(
+    fresh: None, file: Path
+) -> None:
+    file.write_text(MINE.replace("class Mine", "@tokred.register('mine_too')\nclass Mine"))
+    built = build(f"{file}:Mine:keep=0.25")
+    assert built.method == "mine_too"
+    assert built.spec == f"{file}:Mine:keep=0.25"
+    assert build("mine_too:keep=0.25").spec == built.spec
+
+
+def test_an_edited_file_takes_its_registered_name_along(fresh: None, file: Path, tmp_path: Path) -> None:
+    text = MINE.replace("class Mine", "@tokred.register('mine_too')\nclass Mine")
+    file.write_text(text)
+    before = type(build(f"{file}:Mine"))
+    file.write_text(text + "\n# edited\n")
+    after = type(build(f"{file}:Mine"))
+    assert before is not after
+    assert registry.get("mine_too") is after
+    (tmp_path / "other.py").write_text(text)
+    with pytest.raises(RegistryError, match=r"method 'mine_too' is registered by .* and again by"):
+        build(f"{tmp_path / 'other.py'}:Mine")
+
+
+def test_a_module_without_a_dot_is_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plainmodule.py").write_text(MINE)
+    assert build("plainmodule:Mine:keep=0.25").spec == "plainmodule:Mine:keep=0.25"
+    with pytest.raises(RegistryError, match=r"json has no TokenReducer class 'loads'"):
+        build("json:loads")
+    with pytest.raises(RegistryError, match=r"there is no module 'nosuchmodule', and unknown method"):
+        build("nosuchmodule:Mine")

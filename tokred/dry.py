@@ -178,7 +178,7 @@ def _stand_in(reducer: TokenReducer, geometry: Geometry, device: str) -> TokenRe
     """The reducer for a dry run; a copy where state or parameters would change, in the mode that counts, with its
     parameters where the dry run's features are."""
     held = [*reducer.parameters(), *reducer.buffers()]
-    if not (reducer.capabilities.stateful or reducer.capabilities.trainable or held):
+    if not (reducer.capabilities.stateful or reducer.capabilities.trainable or held or reducer.training):
         return reducer
     copied = copy.deepcopy(reducer).eval()
     copied.prepare(geometry)

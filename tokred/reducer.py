@@ -21,6 +21,7 @@ from tokred.ranking import ranking
 from tokred.reduction import Keep, Reduction
 from tokred.schedule import Schedule, ScheduleError, Step
 from tokred.settings import check_settings
+from tokred.spec_text import spec_value
 from tokred.tokens import Tokens
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "TokenReducer",
     "keep_patches",
     "keep_top",
-    "spec_value",
 ]
 
 
@@ -57,8 +57,8 @@ class TokenReducer(nn.Module, ABC):
         strength: name of the constructor argument that budgets solve for ("" = none).
         status: how far it was checked, one of ``STATUSES`` (several joined by "; "); shown by ``tokred list``.
         published_macs: why ``macs`` says other multiply-adds than the steps run; "" = it says what they run.
-        method: the name it is registered under; origin: "module:Class" or "FILE.py:Class" that it was built from
-            where it is not registered. None of the three is inherited: a subclass is another method.
+        method: the name it is registered under; origin: "module:Class" or "FILE.py:Class" that it was built from,
+            which finds it again in any process. None of the three is inherited: a subclass is another method.
     """
 
     site: ClassVar[str] = "after_block"
@@ -140,7 +140,7 @@ class TokenReducer(nn.Module, ABC):
             for name, value in self._config.items()
             if name in parameters and value != parameters[name].default
         ]
-        name = self.method or self.origin or type(self).__name__
+        name = self.origin or self.method or type(self).__name__
         return f"{name}:{','.join(changed)}" if changed else name
 
     def with_(self, **changes: Any) -> Self:
@@ -293,16 +293,3 @@ def keep_patches(tokens: Tokens, index: Tensor, *, groups: int | None = None) ->
         front = torch.arange(tokens.prefix, device=index.device).expand(index.shape[0], tokens.prefix)
         index = torch.cat([front, index + tokens.prefix], dim=1)
     return Keep(index, tokens.count, groups)
-
-
-def spec_value(value: Any) -> str:
-    """A setting as it is written in a spec, so that ``build`` reads the same value."""
-    if isinstance(value, (tuple, list)):
-        return "[" + ",".join(spec_value(v) for v in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, float):
-        return str(value)
-    short = f"{value:g}"
-    # Short where that is the same number; a plus sign would read as a composition.
-    return (short if float(short) == value else repr(value)).replace("e+", "e")

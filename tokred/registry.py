@@ -14,18 +14,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from tokred.reducer import TokenReducer, spec_value
+from tokred.reducer import TokenReducer
+from tokred.spec_text import RegistryError, is_path, parse_settings, spec_value, split_outside_brackets
 
 GROUP = "tokred.methods"
 """Entry-point group of plug-ins: an entry point names a module (which registers itself) or a TokenReducer class."""
 
 R = TypeVar("R", bound=type[TokenReducer])
-
-
-class RegistryError(ValueError):
-    """An unknown, duplicate or unusable method name; one line."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def register(name: str) -> Callable[[R], R]:
         if not (isinstance(cls, type) and issubclass(cls, TokenReducer)):
             raise RegistryError(f"{cls!r} cannot be registered as {name!r}: it is not a TokenReducer class")
         owner = _METHODS.get(name)
-        if owner is not None and _path(owner) != _path(cls):
+        if owner is not None and _path(owner) != _path(cls) and not _same_file(owner, cls):
             raise RegistryError(f"method {name!r} is registered by {_path(owner)} and again by {_path(cls)}")
         _METHODS[name] = cls
         cls.method = name
@@ -92,9 +89,14 @@ def get(name: str) -> type[TokenReducer]:
             raise RegistryError(
                 f"method {name!r} is in {plugin.distribution}, which could not be loaded: {plugin.reason}"
             )
+    raise RegistryError(_unknown(name))
+
+
+def _unknown(name: str) -> str:
+    known = list_methods()
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise RegistryError(f"unknown method {name!r}: {hint}known are {', '.join(known)}")
+    return f"unknown method {name!r}: {hint}known are {', '.join(known)}"
 
 
 def build(spec: str) -> TokenReducer:
@@ -138,7 +140,7 @@ def with_settings(spec: str, changes: Mapping[str, Any]) -> str:
     if len(split_outside_brackets(spec, "+")) > 1:
         raise RegistryError(f"{spec!r} is a composition: {', '.join(changes)} may belong to any of its parts")
     head, _, rest = spec.strip().partition(":")
-    if _is_path(head):
+    if is_path(head):
         name, _, rest = rest.partition(":")
         head = f"{head}:{name}"
     settings = {**parse_settings(rest, spec), **changes}
@@ -148,78 +150,14 @@ def with_settings(spec: str, changes: Mapping[str, Any]) -> str:
 def _class_of(spec: str) -> tuple[type[TokenReducer], str]:
     """The class that one spec names, and its settings as written."""
     head, _, rest = spec.strip().partition(":")
-    if _is_path(head):
-        name, _, rest = rest.partition(":")
-        return _import_class(head, name, spec), rest
+    name, _, settings = rest.partition(":")
+    if is_path(head):
+        return _import_class(head, name.strip(), spec), settings
+    if name.strip().isidentifier() and head.isidentifier() and head not in list_methods():
+        if importlib.util.find_spec(head) is not None:
+            return _import_class(head, name.strip(), spec), settings
+        raise RegistryError(f"{spec!r}: there is no module {head!r}, and {_unknown(head)}")
     return get(head), rest
-
-
-def split_specs(text: str) -> list[str]:
-    """A comma-separated list of specs: a piece ``key=value`` belongs to the spec before it."""
-    specs: list[str] = []
-    for piece in split_outside_brackets(text, ","):
-        continues = re.fullmatch(r"\s*[A-Za-z_]\w*\s*=.*", piece) is not None
-        if continues and specs:
-            specs[-1] += f"{',' if _has_settings(specs[-1]) else ':'}{piece.strip()}"
-        elif piece.strip():
-            specs.append(piece.strip())
-    return specs
-
-
-def _has_settings(spec: str) -> bool:
-    """Whether the last method of a spec already has settings, so that another follows a comma."""
-    last = split_outside_brackets(spec, "+")[-1]
-    return ":" in (last.partition(":")[2] if _is_path(last.partition(":")[0]) else last)
-
-
-def _is_path(head: str) -> bool:
-    """Whether the part of a spec before the first colon is a module or a file, and a class name follows."""
-    return head.endswith(".py") or "." in head or "/" in head
-
-
-def parse_settings(text: str, spec: str) -> dict[str, Any]:
-    """``a=1,b=[2,3],c=true,d=word`` as a dict.
-
-    Raises:
-        RegistryError: a piece that is not key=value, or a repeated key.
-    """
-    settings: dict[str, Any] = {}
-    for piece in split_outside_brackets(text, ","):
-        if not piece.strip():
-            continue
-        key, equals, value = piece.partition("=")
-        if not equals or not key.strip().isidentifier():
-            raise RegistryError(f"{spec!r}: {piece!r} is not key=value")
-        if key.strip() in settings:
-            raise RegistryError(f"{spec!r}: {key.strip()} is given twice")
-        settings[key.strip()] = _value(value.strip())
-    return settings
-
-
-def split_outside_brackets(text: str, separator: str) -> list[str]:
-    """Split at a one-character separator that is not inside round or square brackets."""
-    pieces, depth, current = [], 0, ""
-    for char in text:
-        depth += (char in "[(") - (char in "])")
-        if char == separator and depth == 0:
-            pieces.append(current)
-            current = ""
-        else:
-            current += char
-    return [*pieces, current]
-
-
-def _value(text: str) -> Any:
-    if text[:1] in "[(" and text[-1:] in "])":
-        return tuple(_value(piece.strip()) for piece in split_outside_brackets(text[1:-1], ",") if piece.strip())
-    if text.lower() in ("true", "false", "none"):
-        return {"true": True, "false": False, "none": None}[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _construct(cls: type[TokenReducer], settings: dict[str, Any], spec: str) -> TokenReducer:
@@ -230,33 +168,24 @@ def _construct(cls: type[TokenReducer], settings: dict[str, Any], spec: str) -> 
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise RegistryError(f"{spec!r}: unknown setting {key!r}{hint}: allowed are {', '.join(allowed) or 'none'}")
     try:
-        return cls(**settings)
+        return cls(**_numbers_as_declared(cls, settings))
     except (ValueError, TypeError) as error:
         raise RegistryError(f"{spec!r}: {error}") from error
 
 
+def _numbers_as_declared(cls: type[TokenReducer], settings: dict[str, Any]) -> dict[str, Any]:
+    """Whole numbers as float where only that is declared: "1" is how a spec writes 1.0."""
+    try:
+        hints = get_type_hints(cls.__init__)
+    except Exception:
+        return settings  # a stranger's annotations may name what is not there; they decide nothing but this
+    wanted = {key for key, hint in hints.items() if float in (hint, *get_args(hint)) and int not in get_args(hint)}
+    return {key: float(value) if key in wanted and type(value) is int else value for key, value in settings.items()}
+
+
 def _import_class(module: str, name: str, spec: str) -> type[TokenReducer]:
     try:
-        if module.endswith(".py"):
-            path = Path(module)
-            if not path.is_file():
-                raise RegistryError(f"{spec!r}: there is no file {module}")
-            unique = f"_tokred_file_{path.stem}_{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:12]}"
-            if unique in sys.modules:
-                loaded = sys.modules[unique]
-            else:
-                found = importlib.util.spec_from_file_location(unique, path)
-                assert found is not None
-                assert found.loader is not None
-                loaded = importlib.util.module_from_spec(found)
-                sys.modules[unique] = loaded
-                try:
-                    found.loader.exec_module(loaded)
-                except BaseException:
-                    del sys.modules[unique]
-                    raise
-        else:
-            loaded = importlib.import_module(module)
+        loaded = _from_file(Path(module), spec) if module.endswith(".py") else importlib.import_module(module)
     except RegistryError:
         raise
     except (Exception, SystemExit) as error:
@@ -267,9 +196,41 @@ def _import_class(module: str, name: str, spec: str) -> type[TokenReducer]:
             f"{spec!r}: {module} has no TokenReducer class {name!r}; it has {', '.join(classes) or 'none'}"
         )
     cls: type[TokenReducer] = getattr(loaded, name)
-    if not cls.method:
-        cls.origin = f"{module}:{name}"
+    if not is_own(cls):
+        cls.origin = f"{module}:{name}"  # also where it is registered: another process knows the file alone
     return cls
+
+
+def _from_file(path: Path, spec: str) -> ModuleType:
+    """The module of a file, loaded anew when the file has changed."""
+    if not path.is_file():
+        raise RegistryError(f"{spec!r}: there is no file {path}")
+    place, content = (hashlib.sha1(b).hexdigest()[:12] for b in (str(path.resolve()).encode(), path.read_bytes()))
+    unique = f"_tokred_file_{path.stem}_{place}_{content}"
+    if unique in sys.modules:
+        return sys.modules[unique]
+    found = importlib.util.spec_from_file_location(unique, path)
+    assert found is not None
+    assert found.loader is not None
+    loaded = importlib.util.module_from_spec(found)
+    sys.modules[unique] = loaded
+    try:
+        found.loader.exec_module(loaded)
+    except BaseException:
+        del sys.modules[unique]
+        raise
+    return loaded
+
+
+def is_own(cls: type) -> bool:
+    """Whether a class is part of tokred itself."""
+    return cls.__module__.partition(".")[0] == "tokred"
+
+
+def _same_file(one: type, other: type) -> bool:
+    """Whether two classes are the same name in the same file, one of them from before the file was edited."""
+    first, second = (getattr(sys.modules.get(cls.__module__), "__file__", None) for cls in (one, other))
+    return first is not None and first == second and one.__qualname__ == other.__qualname__
 
 
 def _load() -> None:

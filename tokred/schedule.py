@@ -113,6 +113,8 @@ class Schedule:
         given = [name for name in ("drop", "keep", "tokens") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ScheduleError(f"give exactly one of drop, keep, tokens; given: {given or 'none'}")
+        if getattr(self, given[0]) in ((), []):
+            raise ScheduleError(f"{given[0]} is an empty list; allowed is at least one entry")
         for value in self._values():
             self._check_value(given[0], value)
         if isinstance(self.shape, str):

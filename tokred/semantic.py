@@ -104,8 +104,8 @@ class CrossLayer(nn.Module):
         self.attn = CrossAttention(size, bias)
         self.norm2 = nn.LayerNorm(size.dim, eps=NORM_EPS)
         self.mlp = Mlp(size.dim, size.hidden)
-        self.layer_scale_1 = nn.Parameter(torch.full((size.dim,), scale))
-        self.layer_scale_2 = nn.Parameter(torch.full((size.dim,), scale))
+        self.layer_scale_1 = nn.Parameter(torch.full((size.dim,), float(scale)))
+        self.layer_scale_2 = nn.Parameter(torch.full((size.dim,), float(scale)))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Start values of the layer scale."""

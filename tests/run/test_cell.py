@@ -6,9 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from torch import nn
 
-from tokred.run.cell import Cell, batch_for, parameters_digest, plain
+from tokred.run.cell import Cell, batch_for, plain
 from tokred.run.clips import ClipSettings
 
 CELL = Cell("videomae_vit_nano", "sta:r=8")
@@ -44,11 +43,6 @@ def test_a_cell_is_plain_json() -> None:
     found = json.loads(json.dumps(plain(CELL)))
     assert found["clips"]["views"] == [1, 1]
     assert found["reducer"] == "sta:r=8"
-
-
-def test_only_learned_reducers_have_a_digest_of_parameters() -> None:
-    assert parameters_digest(nn.Identity()) is None
-    assert parameters_digest(nn.Linear(2, 2)) is not None
 
 
 @pytest.mark.parametrize(("gmac", "tokens", "batch"), [(1.0, 512, 8), (180.0, 1568, 1), (2.0, 512, 4), (0.05, 65, 63)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import pytest
 import tokred
 from tokred.backbones.spec import backbone_info
 from tokred.backbones.zoo import create_backbone
+from tokred.registry import build
 from tokred.run import work as module
 from tokred.run.cell import Cell
 from tokred.run.clips import ClipSettings, open_clips, prepare
 from tokred.run.evaluate import predict
+from tokred.run.reducer_digest import reducer_digest
 from tokred.run.work import Done, Failed, Task, _host, opened, work
 
 CELL = Cell("videomae_vit_nano", "sta:r=4", ClipSettings(clips=3), batch=2)
@@ -87,3 +90,16 @@ def test_clips_are_prepared_once_for_the_next_task(task, monkeypatch) -> None:
     for each in (task, replace(task, cell=replace(CELL, reducer="none")), part, part):
         assert isinstance(work(each), Done)
     assert len(made) == 2
+
+
+def test_a_reducer_whose_file_changed_since_the_plan_is_not_computed(task, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    text = "from tokred.methods import TopK\nclass Mine(TopK):\n    pass\n"
+    file.write_text(text)
+    cell = replace(CELL, reducer=f"{file}:Mine:keep=0.5")
+    planned = replace(task, cell=cell, reducer=reducer_digest(build(cell.reducer)))
+    assert isinstance(work(planned), Done)
+    file.write_text(text + "# edited\n")
+    outcome = work(planned)
+    assert isinstance(outcome, Failed)
+    assert "is not what this run was planned with" in outcome.reason

@@ -82,11 +82,12 @@ def command(
     from rich.console import Console
 
     from tokred.cli.progress import RichProgress
-    from tokred.registry import broken_plugins, split_specs
+    from tokred.registry import broken_plugins
     from tokred.report import print_table, write_run
     from tokred.run.compare import compare
     from tokred.run.results import failures_of
     from tokred.run.settings import CompareSettings, default_out
+    from tokred.spec_text import split_specs
 
     settings = CompareSettings(
         backbone=backbone,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
-
 from tokred.run.clips import ClipSettings
 from tokred.run.environment import code_digest
 from tokred.run.store import cell_id
@@ -52,12 +50,12 @@ class Cell:
         """The cell that this one's answers are paired with: the unreduced model on the same clips."""
         return replace(self, reducer="none", measure=PREDICT)
 
-    def id(self, weights: str, data: str, parameters: str | None) -> str:
+    def id(self, weights: str, data: str, reducer: str | None) -> str:
         """Hash of everything that the result depends on.
 
         Args:
             weights: digest of the host's weights; data: digest of the clips.
-            parameters: digest of a learned reducer's parameters, which its settings do not name; None without any.
+            reducer: what its settings do not name, from ``reducer_digest``; None without any.
         """
         return cell_id(
             {
@@ -65,7 +63,7 @@ class Cell:
                 "weights": weights,
                 "data": data,
                 "reducer": self.reducer,
-                "parameters": parameters,
+                "parameters": reducer,
                 "measure": self.measure,
                 "batch": self.batch,
                 "device": self.device.partition(":")[0],
@@ -73,13 +71,6 @@ class Cell:
                 "code": code_digest(),
             }
         )
-
-
-def parameters_digest(reducer: nn.Module) -> str | None:
-    """Digest of a reducer's parameters; None where it has none."""
-    from tokred.backbones.convert.digest import weights_digest
-
-    return weights_digest(reducer) if any(True for _ in reducer.parameters()) else None
 
 
 def plain(cell: Cell) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from tokred.backbones.zoo import create_backbone
 from tokred.data.cache import MaterialisedSource
 from tokred.measure.flops import count, unreduced_plan
 from tokred.measure.latency import LatencyRun, interleave
-from tokred.run.cell import Cell, batch_for, parameters_digest, plain
+from tokred.run.cell import Cell, batch_for, plain
 from tokred.run.clips import open_clips, prepare
 from tokred.run.evaluate import Predictions, predict
 from tokred.run.progress import Progress, Silent
+from tokred.run.reducer_digest import reducer_digest
 from tokred.run.results import Job, assemble
 from tokred.run.rows import Row, plan_rows
 from tokred.run.settings import CompareSettings
@@ -179,7 +180,7 @@ def _cell(settings: CompareSettings, row: Row, batch: int) -> Cell:
 
 
 def _parameters(row: Row) -> str | None:
-    return None if row.model is None else parameters_digest(row.model.reducer)
+    return None if row.model is None else reducer_digest(row.model.reducer)
 
 
 def timing_batch(batch: int) -> int:

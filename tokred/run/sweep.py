@@ -143,7 +143,7 @@ def _compute(sweep: Sweep, cost: Cost, store: CellStore, engine: Engine, say: Pr
         planned = wanted[id_]
         assert planned.cell is not None
         assert planned.group is not None
-        tasks.append(Task(id_, planned.cell, planned.group.weights, planned.group.data))
+        tasks.append(Task(id_, planned.cell, planned.group.weights, planned.group.data, planned.reducer))
     if not tasks:
         return
     with say.phase(f"computing {len(tasks)} cells", cost.clips) as advance:

@@ -19,11 +19,12 @@ from tokred.budget import macs_of, solve
 from tokred.data.labels import answerable
 from tokred.measure.flops import MacReport, count, unreduced_plan
 from tokred.reducer import TokenReducer
-from tokred.registry import build, split_outside_brackets, with_settings
-from tokred.run.cell import parameters_digest
+from tokred.registry import build, with_settings
 from tokred.run.clips import ClipSettings, open_clips
+from tokred.run.reducer_digest import reducer_digest
 from tokred.run.rows import given_row, solved_row, untrained_row
 from tokred.run.sweep_plan import FullCost, Group
+from tokred.spec_text import split_outside_brackets
 
 KEPT_HOSTS = 2
 PERMISSION = "base.allow_untrained: true"
@@ -43,7 +44,8 @@ class Host:
 
 @dataclass(frozen=True)
 class Checked:
-    """A reducer that its host takes: ``reducer`` is its full spec, ``parameters`` the digest of what it has learned."""
+    """A reducer that its host takes: ``reducer`` is its full spec, ``parameters`` the digest of what it has
+    beyond its settings."""
 
     reducer: str
     method: str
@@ -148,7 +150,7 @@ def _check(host: Host, reducer: TokenReducer, budget: float | None, allow_untrai
     if row.model is None:
         raise ValueError(row.reason)
     share = None if row.report is None else row.report.macs / host.unreduced.macs
-    parameters = parameters_digest(row.model.reducer)
+    parameters = reducer_digest(row.model.reducer)
     return Checked(row.spec, row.method, row.report, share, tuple(row.notes), row.learned, row.trained, parameters)
 
 

@@ -79,6 +79,7 @@ class PlannedCell:
         report: multiply-adds of a clip, None where the counts depend on the content; share: of the unreduced model.
         full: its cost at full size, None where there is no profile ``full``.
         notes: what must be shown with it.
+        reducer: what it is besides its settings, from ``reducer_digest``.
         learned: whether the method has parameters; trained: whether they are trained, None where there are none.
     """
 
@@ -95,6 +96,7 @@ class PlannedCell:
     notes: tuple[str, ...] = ()
     learned: bool = False
     trained: bool | None = None
+    reducer: str | None = None
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class _Planner:
             notes=checked.notes,
             learned=checked.learned,
             trained=checked.trained,
+            reducer=checked.parameters,
         )
         cells = [replace(cell, measure=measure) for measure in self.settled.base.measures]
         baseline = cell.unreduced.id(group.weights, group.data, None)

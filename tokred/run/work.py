@@ -25,6 +25,7 @@ from tokred.run.cell import Cell, plain
 from tokred.run.clips import ClipSettings, open_clips, prepare
 from tokred.run.evaluate import Arrays, collect
 from tokred.run.measures import MEASURES
+from tokred.run.reducer_digest import reducer_digest
 
 KEPT_SOURCES = 2
 KEPT_HOSTS = 4
@@ -36,6 +37,7 @@ class Task:
 
     Args:
         id: of the cell; weights, data: the digests that went into it.
+        reducer: what the reducer is besides its settings, from ``reducer_digest``.
         items: (first, behind the last) item of the data that this part computes, None = all.
         part: digest of these items alone, so that nobody has to read the others to check them.
     """
@@ -44,6 +46,7 @@ class Task:
     cell: Cell
     weights: str
     data: str
+    reducer: str | None = None
     items: tuple[int, int] | None = None
     part: str | None = None
 
@@ -90,6 +93,8 @@ def _compute(task: Task, advance: Callable[[int], None] | None) -> tuple[Arrays,
     if source.digest() != (task.data if task.part is None else task.part):
         raise ValueError(f"the clips of {cell.clips.data} are not those that this run was planned with")
     model = attach(host, build(cell.reducer))
+    if reducer_digest(model.reducer) != task.reducer:
+        raise ValueError(f"{cell.reducer} is not what this run was planned with: its file or its weights have changed")
     arrays: Arrays = {}
     if source.rows or task.items is None:
         arrays = collect(

@@ -69,7 +69,7 @@ def _made(reducer: Subject) -> tuple[str, str]:
     """What has to be imported, and the expression that is the reducer."""
     kind = reducer if isinstance(reducer, type) else type(reducer)
     if isinstance(reducer, Composed) or kind.method or kind.origin:
-        name = (kind.method or kind.origin) if isinstance(reducer, type) else reducer.spec
+        name = (kind.origin or kind.method) if isinstance(reducer, type) else reducer.spec
         return "import tokred; ", f"tokred.build({name!r})"
     call = kind.__name__ if isinstance(reducer, type) else _call(reducer)
     if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:

@@ -13,7 +13,7 @@ from tokred.run.work import Failed, Task
 
 
 def task(clips: str, number: int = 0, items: tuple[int, int] | None = None) -> Task:
-    return Task(f"{clips}{number}", Cell("m", f"sta:r={number}", ClipSettings(clips)), "w", "d", items)
+    return Task(f"{clips}{number}", Cell("m", f"sta:r={number}", ClipSettings(clips)), "w", "d", items=items)
 
 
 def test_a_worker_stays_with_the_clips_that_it_has() -> None:
