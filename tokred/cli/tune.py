@@ -85,7 +85,7 @@ def command(
     else:
         print("\n".join(lines(found)))
         print(f"written: {folder / 'tune.json'}, {folder / 'tune.png'}")
-    return 0 if found["complete"] else 1
+    return 0 if found["complete"] and found["tuned"] is not None else 1
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -104,6 +104,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{tried} schedules tried on {clips['tuned_on']} clips; tested on {clips['tested_on']} others "
         f"({clips['shared']} shared):"
     )
+    if not found["better"]:
+        text.append("on the clips to tune on none of them was better than the method's own schedule: keep that one")
     for name, gain in found["gain"]["accuracy"].items():
         text.append(
             f"  {name}: {gain['own']:.1%} -> {gain['tuned']:.1%}, gain {100 * gain['gain']:+.1f} points "

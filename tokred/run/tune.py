@@ -82,7 +82,8 @@ def tune(settings: TuneSettings, out: Path, progress: Progress | None = None) ->
 
     Returns:
         Plain values: the method's own schedule and the tuned one with their calibration losses, the gain on the
-        held-out clips with its interval and test, all trials. ``complete`` is False after Ctrl-C.
+        held-out clips with its interval and test, all trials. ``better``: whether the best schedule tried beat the
+        method's own on the clips it was tuned on; ``complete`` is False after Ctrl-C.
     Raises:
         TuneError, ScheduleError: what cannot be searched; nothing is computed then.
     """
@@ -95,6 +96,7 @@ def tune(settings: TuneSettings, out: Path, progress: Progress | None = None) ->
     method = build(settings.reducer)
     space = Space(method, geometry, settings.budget)
     own = plain(method, geometry, settings.budget, solve)
+    space.share = own.share  # what the tuned schedule is held against decides what it may cost
     attach(host, own.reducer)
     source = prepare(open_clips(settings.clips, info.spec), info.spec, geometry.classes)
     try:
@@ -104,6 +106,7 @@ def tune(settings: TuneSettings, out: Path, progress: Progress | None = None) ->
         judge = _Judge(host, info.spec, settings, batch, info.spec.label_sets)
         study, complete = _search(space, own, judge, Subset(source, tuning), settings, out, say)
         best = study.best_trial if any(t.value is not None for t in study.trials) else None
+        own_loss = judge.calibrate(own.reducer, Subset(source, tuning))
         tuned = own.reducer if best is None else build(best.user_attrs["spec"])
         with say.phase("testing on held-out clips", 3):
             found = judge.test(own.reducer, tuned, Subset(source, testing))
@@ -116,8 +119,9 @@ def tune(settings: TuneSettings, out: Path, progress: Progress | None = None) ->
                 "complete": complete,
                 "data": {"name": source.name, "digest": source.digest(), "notes": list(source.notes)},
                 "clips": {"tuned_on": len(tuning), "tested_on": len(testing), "shared": len(tuning & testing)},
-                "own": _entry(own, judge.calibrate(own.reducer, Subset(source, tuning)), space),
+                "own": _entry(own, own_loss, space),
                 "tuned": None if best is None else {**best.user_attrs, "loss": best.value, "trial": best.number},
+                "better": best is not None and best.value < own_loss,
                 "gain": found,
                 "trials": [
                     {"number": t.number, "loss": t.value, "state": t.state.name, **t.user_attrs} for t in study.trials
@@ -169,6 +173,9 @@ def _search(
         trial.set_user_attr("tokens", _tokens(candidate, space))
         return judge.calibrate(candidate.reducer, clips)
 
+    first = space.numbers_of(own.reducer)
+    if first is not None and not study.trials:
+        study.enqueue_trial(first)  # the search starts from the schedule that it has to beat
     finished = sum(trial.state.is_finished() for trial in study.trials)
     left = max(0, settings.trials - finished)
     if finished:

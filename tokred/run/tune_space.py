@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Any, Protocol
 
 from tokred.backbones.geometry import Geometry
 from tokred.budget import NEAR, macs_of
+from tokred.dry import dry_run
 from tokred.measure.flops import count, unreduced_plan
 from tokred.reducer import TokenReducer
 from tokred.schedule import ScheduleError
 
 MOST_STEPS = 6
-HALVINGS = 14
-STRONGEST = 4.0
-"""A single step may take so many times what each step of the plain schedule can take at most."""
+HALVINGS = 16
+STRONGEST = 10.0
+"""A step of weight one leaves exp(-10) of the tokens at most: none but the last."""
+
+EARLIER = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""Steps that act too late to save so much are moved to the front, to these shares of their depth, before a shape is
+given up."""
 
 EVENED = (1.0, 0.5, 0.0)
-"""Steps that would take more than there is are brought closer to each other, in these exponents, before a shape is
-given up."""
+"""Before that, steps that would take more than they may (half, where pairs are merged) are brought closer to each
+other, in these exponents."""
+
+SLACK = 0.001
+"""So much more than its share of the multiply-adds a candidate may cost: nothing is gained by paying more."""
+
+LEAST, MOST = 0.05, 1.0
+"""Range of the numbers that a trial draws."""
 
 
 class Suggest(Protocol):
@@ -48,7 +61,7 @@ class Space:
 
     Args:
         reducer: the method, every setting but its strength, ``at`` and schedule as it stays.
-        geometry: sizes of the backbone; share: of the unreduced multiply-adds that every candidate costs.
+        geometry: sizes of the backbone; share: of the unreduced multiply-adds that candidates come near to from below.
     Raises:
         ScheduleError: a method whose steps have no places or no strength.
     """
@@ -65,7 +78,7 @@ class Space:
         self.several = "tuple" in str(allowed[reducer.strength].annotation)
         self._plain: dict[str, Any] = {"schedule": "decreasing"} if "schedule" in allowed else {}
         self._full = count(geometry, unreduced_plan(geometry)).macs
-        self._unit = reducer.strength_range(geometry).strongest
+        self._units = 1 if reducer.schedule.kind == "keep" else self._count_units()
 
     def propose(self, trial: Suggest) -> Candidate:
         """A schedule from a trial's numbers: a number of steps, their places, their shares of the work.
@@ -76,28 +89,57 @@ class Space:
         depth = self.geometry.depth
         steps = trial.suggest_int("steps", 1, min(MOST_STEPS, depth))
         # Places as increments, so that every number of the trial is a valid schedule.
-        gaps = [trial.suggest_float(f"gap{i}", 0.05, 1.0) for i in range(steps + 1)]
-        places = self._places(gaps, depth)
+        gaps = [trial.suggest_float(f"gap{i}", LEAST, MOST) for i in range(steps + 1)]
         weights = (
-            [trial.suggest_float(f"weight{i}", 0.05, 1.0) for i in range(steps)] if self.several else [1.0] * steps
+            [trial.suggest_float(f"weight{i}", LEAST, MOST) for i in range(steps)] if self.several else [1.0] * steps
         )
         largest = max(weights)
-        for evenness in EVENED:
+        weights = [weight / largest for weight in weights]
+        for share, evenness in product(EARLIER, EVENED):
             try:
-                return self._at_budget(places, [(weight / largest) ** evenness for weight in weights])
+                return self._at_budget(self._places(gaps, depth, share), [weight**evenness for weight in weights])
             except Unreachable as error:
                 reason = error
         raise reason
 
+    def numbers_of(self, reducer: TokenReducer) -> dict[str, float] | None:
+        """What a trial has to draw for this reducer's places and weights; None where no trial can.
+
+        Args:
+            reducer: the method at the budget, its own schedule for instance.
+        """
+        taken = dry_run(reducer, self.geometry).steps
+        places, depth = tuple(step.block for step in taken), self.geometry.depth
+        if not 0 < len(places) <= MOST_STEPS or len(set(places)) < len(places) or depth < 2:
+            return None
+        ends = (0, *places, depth - 1)
+        gaps = [min(max((b - a) / (depth - 1), LEAST), MOST) for a, b in pairwise(ends)]
+        if self._places(gaps, depth) != places:
+            return None
+        logs = [math.log(step.n_in / max(step.n_out, 1)) for step in taken]
+        if max(logs) <= 0:
+            return None
+        numbers: dict[str, float] = {"steps": len(places)} | {f"gap{i}": gap for i, gap in enumerate(gaps)}
+        if self.several:
+            numbers |= {f"weight{i}": min(max(log / max(logs), LEAST), MOST) for i, log in enumerate(logs)}
+        return numbers
+
+    def _count_units(self) -> int:
+        """What amounts are out of: all tokens, or those of one frame where a step takes as many of each."""
+        one: Any = (1,) if self.several else 1
+        plan = dry_run(self.reducer.with_(**{self.reducer.strength: one, "at": (0,), **self._plain}), self.geometry)
+        removed = sum(step.n_in - step.n_out for step in plan.steps)
+        return self.geometry.grid.patches // max(removed, 1)
+
     @staticmethod
-    def _places(gaps: list[float], depth: int) -> tuple[int, ...]:
-        """Rising, different blocks that divide the depth as the gaps do."""
+    def _places(gaps: list[float], depth: int, share: float = 1.0) -> tuple[int, ...]:
+        """Rising, different blocks that divide the depth as the gaps do; ``share`` moves them towards the front."""
         steps, total, seen = len(gaps) - 1, sum(gaps), 0.0
         places: list[int] = []
         for i in range(steps):
             seen += gaps[i]
             low = places[-1] + 1 if places else 0
-            places.append(min(max(low, round(seen / total * (depth - 1))), depth - steps + i))
+            places.append(min(max(low, round(share * seen / total * (depth - 1))), depth - steps + i))
         return tuple(places)
 
     def _at_budget(self, places: tuple[int, ...], weights: list[float]) -> Candidate:
@@ -105,15 +147,15 @@ class Space:
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             found = self._candidate(places, weights, middle)
-            if found is not None and (best is None or abs(found.share - self.share) < abs(best.share - self.share)):
+            if found is not None and found.share <= self.share + SLACK and (best is None or found.share > best.share):
                 best = found
             low, high = (middle, high) if found is not None and found.share > self.share else (low, middle)
-        if best is None or abs(best.share - self.share) > NEAR:
+        if best is None or best.share < self.share - NEAR:
             raise Unreachable(f"steps behind blocks {places} in the ratio {weights} cannot cost {self.share:.0%}")
         return best
 
     def _candidate(self, places: tuple[int, ...], weights: list[float], scale: float) -> Candidate | None:
-        amounts = [self._amount(scale * weight) for weight in weights]
+        amounts = self._amounts([scale * weight for weight in weights])
         strength: Any = tuple(amounts) if self.several else amounts[0]
         try:
             reducer = self.reducer.with_(**{self.reducer.strength: strength, "at": places, **self._plain})
@@ -121,10 +163,16 @@ class Space:
         except ScheduleError:
             return None  # more than there is to take: the bisection goes on below
 
-    def _amount(self, scale: float) -> int | float:
+    def _amounts(self, logs: list[float]) -> list[int | float]:
+        """Each step leaves exp(-log) of the tokens that it finds, so that every shape can take nearly all of them."""
         if self.reducer.schedule.kind == "keep":
-            return round(max(0.02, 1.0 - 0.98 * scale / STRONGEST), 4)
-        return round(scale * self._unit)
+            return [round(max(0.02, math.exp(-log)), 4) for log in logs]
+        left = self._units
+        amounts: list[int | float] = []
+        for log in logs:
+            amounts.append(min(round(left * (1 - math.exp(-log))), left - 1))
+            left -= amounts[-1]
+        return amounts
 
 
 def plain(reducer: TokenReducer, geometry: Geometry, share: float, solve: Callable[..., Any]) -> Candidate:
