@@ -9,11 +9,12 @@ from tokred.data.source import LabelSet
 from tokred.run.cell import Cell
 from tokred.run.clips import ClipSettings
 from tokred.run.evaluate import Predictions
-from tokred.run.sweep_effects import effects_of, printed_for, verdict
+from tokred.run.sweep_effects import effects_of, printed_for, verdict, verdict_counts
 from tokred.run.sweep_plan import Group, PlannedCell, Point, SweepPlan
 from tokred.run.sweep_spec import SweepSpec
 
 SET = LabelSet("motion", ("a", "b"))
+ORDERS = (("FBF", 0.0), ("BBB", 1.0))
 PAPER = {"rows": [{"at": {"order": "FBF"}, "value": 85.0, "gflops": 308.0}, {"at": {"order": "BBB"}, "value": 84.0}]}
 
 
@@ -38,8 +39,10 @@ def spec(**paper) -> SweepSpec:
     return SweepSpec.model_validate({"name": "x", "paper": {**PAPER, **paper}})
 
 
-def run(cells: dict[str, Predictions], **paper) -> list[dict]:
-    plan = SweepPlan("nano", (planned("FBF"), planned("BBB"), planned("FBF", 1), planned("BBB", 1)), ())
+def run(cells: dict[str, Predictions], other: str = "d", **paper) -> list[dict]:
+    """Two orders with two seeds; ``other``: the clips of the second seed."""
+    seconds = planned("FBF", 1, data=other), planned("BBB", 1, data=other)
+    plan = SweepPlan("nano", (planned("FBF"), planned("BBB"), *seconds), ())
     return effects_of(spec(**paper), plan, lambda i: cells.get(i or ""), lambda i: None)
 
 
@@ -50,7 +53,8 @@ def test_printed_rows_are_compared_with_the_first_and_seeds_are_pooled() -> None
             "BBB0predict": predictions(20),
             "FBF1predict": predictions(36),
             "BBB1predict": predictions(22),
-        }
+        },
+        other="generated with another seed",
     )
     assert len(found) == 1
     effect = found[0]
@@ -162,6 +166,9 @@ def test_printed_numbers_stand_at_their_points() -> None:
         (1.0, 0.2, 0.04, "same sign"),
         (1.0, 0.2, 0.4, "same sign, p >= 0.05"),
         (0.0, 0.2, 0.4, "printed equal"),
+        (0.0, -0.112, 0.0001, "printed equal, ours differs"),
+        (0.0, 0.0, 1.0, "printed equal"),
+        (0.0, 0.2, None, "printed equal"),
         (None, 0.2, 0.4, "not printed"),
         (1.0, 0.0, 1.0, "not resolved"),
         (-1.0, 0.2, 0.01, "contradicts"),
@@ -170,3 +177,27 @@ def test_printed_numbers_stand_at_their_points() -> None:
 )
 def test_verdicts(paper, ours, p, expected) -> None:
     assert verdict(paper, ours, p) == expected
+
+
+def test_verdicts_are_counted_in_one_order() -> None:
+    reached = ["not resolved", "same sign", "printed equal, ours differs", "same sign"]
+    counts = verdict_counts([{"verdict": one} for one in reached])
+    assert list(counts.items()) == [("same sign", 2), ("printed equal, ours differs", 1), ("not resolved", 1)]
+    assert verdict_counts([]) == {}
+
+
+def test_a_seed_on_the_same_clips_is_no_second_sample() -> None:
+    cells = {name: predictions(n) for name, n in (("FBF0predict", 38), ("BBB0predict", 20))}
+    cells |= {name.replace("0", "1"): found for name, found in cells.items()}
+    assert run(cells)[0]["n"] == 40
+    base = np.random.default_rng(0).normal(size=40)
+    arrays = {f"{order}{seed}other": {"kept": base + shift} for seed in (0, 1) for order, shift in ORDERS}
+    plan = SweepPlan("nano", tuple(planned(order, seed, "other") for seed in (0, 1) for order, _ in ORDERS), ())
+    assert effects_of(spec(), plan, lambda i: None, lambda i: arrays.get(i or ""))[0]["n"] == 40
+
+
+def test_measures_of_other_clips_are_never_paired() -> None:
+    plan = SweepPlan("nano", (planned("FBF", 0, "other"), planned("BBB", 0, "other", "elsewhere")), ())
+    arrays = {f"{order}0other": {"kept": np.full(40, shift)} for order, shift in ORDERS}
+    found = effects_of(spec(), plan, lambda i: None, lambda i: arrays.get(i or ""))
+    assert found[0]["verdict"] == "not computed"

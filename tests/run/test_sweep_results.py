@@ -43,6 +43,7 @@ def test_before_anything_is_computed_every_row_is_pending_or_left_out(sweep, tmp
     assert [row["status"] for row in found["rows"]] == ["pending", "pending", "excluded"]
     assert not found["complete"]
     assert found["rows"][2]["reason"] == "for the test"
+    assert (found["overlap"], found["overlap_ranks"], found["over_seeds"]) == ([], None, [])
 
 
 def test_finished_cells_are_paired_and_summed_up(sweep, tmp_path) -> None:
@@ -62,6 +63,7 @@ def test_finished_cells_are_paired_and_summed_up(sweep, tmp_path) -> None:
     assert predict["paper"] == {"value": 84.96, "gflops": 308, "note": ""}
     assert len(trajectory["values"]["trajectory"]["value"]) == 9
     assert trajectory["accuracy"] == {}
+    assert sum(found["verdicts"].values()) == len(found["effects"])
 
 
 def test_a_failed_cell_says_why(sweep, tmp_path) -> None:
@@ -89,3 +91,26 @@ def test_means_leave_out_what_is_not_finite_and_say_how_many_are_left() -> None:
     assert found["curve"]["n"] == [2, 3]
     assert found["lost"] == {"value": None, "low": None, "high": None, "n": 0}
     assert found.keys() == {"one", "curve", "lost"}
+
+
+def test_overlaps_and_points_over_seeds_stand_beside_the_rows(tmp_path) -> None:
+    path = tmp_path / "two.yaml"
+    path.write_text(
+        "name: two\nbase: {clips: 4, measures: [predict, carried]}\nseeds: [0, 1]\n"
+        'axes:\n  - {reducer: [none, "sta:r=16"]}\n'
+    )
+    sweep, store = open_sweep(path), CellStore(tmp_path)
+    for id_, planned in sweep.plan.wanted.items():
+        outcome = work(Task(id_, planned.cell, planned.group.weights, planned.group.data))
+        assert isinstance(outcome, Done), outcome
+        store.write(id_, outcome.record, outcome.arrays)
+    found = assembled(sweep, store)
+    (pair,) = found["overlap"]
+    assert (pair["a"], pair["b"], pair["clips"]) == ("none", "sta:r=16", 8)
+    assert 0 < pair["iou"] < 1
+    assert -1 <= pair["kendall"] <= 1
+    assert found["overlap_ranks"] == "probability of the right answer"
+    assert [(e["label"], e["seeds"], e["accuracy"]["motion"]["n"]) for e in found["over_seeds"]] == [
+        ("none", [0, 1], 8),
+        ("sta:r=16", [0, 1], 8),
+    ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokred.report.frames import mean
 from tokred.report.text import clean, fixed, number, p_value, percent, plural
+from tokred.run.sweep_words import words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +17,7 @@ MARKS = {
     "same sign": "✓",
     "same sign, p >= 0.05": "(✓)",
     "contradicts": "✗",
+    "printed equal, ours differs": "✗",
     "not resolved": "?",
     "printed equal": "=",
     "not printed": "–",
@@ -138,27 +140,12 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
 
 
 def describe(point: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """A point in words: its label and what no label speaks for, the seed only where there are several."""
-    seeds = found.get("seeds") or []
-    told = {key for axis in found.get("axes") or [] if "label" in axis for key in axis} - {"label"}
-    parts = [
-        _word(value) if key in ("reducer", "label") else f"{key.removeprefix('reducer.')}={_word(value)}"
-        for key, value in point.items()
-        if key not in told and (key != "seed" or len(seeds) > 1)
-    ]
-    return clean(", ".join(parts)) or "all"
+    """A point in words, see ``tokred.run.sweep_words``."""
+    return clean(words(point, found.get("axes") or [], found.get("seeds") or []))
 
 
 def _at(effect: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return f" ({describe(effect['at'], found)})" if effect.get("at") else ""
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_word, value)) + "]"
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _label_sets(found: Mapping[str, Any]) -> set[str]:

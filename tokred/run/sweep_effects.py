@@ -6,20 +6,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from tokred.data.source import LabelSet
-from tokred.measure.accuracy import accuracy, compare
 from tokred.measure.statistics import bootstrap
 from tokred.run.cell import PREDICT
 from tokred.run.evaluate import LABELS, Arrays, Predictions
 from tokred.run.grid import SEED, matches
 from tokred.run.sweep_plan import PlannedCell, SweepPlan
+from tokred.run.sweep_pool import Part, per_clip, pooled_difference, scored, signed_rank
 from tokred.run.sweep_spec import Effect, Printed, SweepSpec
 
 ALPHA = 0.05
 SAME, FAINT, CONTRADICTS, OPEN = "same sign", "same sign, p >= 0.05", "contradicts", "not resolved"
-EQUAL, UNPRINTED, MISSING = "printed equal", "not printed", "not computed"
+EQUAL, DIFFERS = "printed equal", "printed equal, ours differs"
+UNPRINTED, MISSING = "not printed", "not computed"
+VERDICTS = (SAME, FAINT, CONTRADICTS, DIFFERS, OPEN, EQUAL, UNPRINTED, MISSING)
+"""All of them, in the order in which they are counted."""
 
 
 def printed_for(spec: SweepSpec, values: dict[str, Any]) -> dict[str, Any] | None:
@@ -49,8 +51,8 @@ def effects_of(
     Returns:
         One entry per effect, open point and label set (or measured value): from, to, at, label, paper (printed
         difference), ours, low, high, p, n, verdict: "same sign" (p < 0.05), "same sign, p >= 0.05", "contradicts" (the
-        other sign, p < 0.05), "not resolved" (the other sign or none, p >= 0.05), "printed equal", "not printed", "not
-        computed".
+        other sign, p < 0.05), "printed equal, ours differs" (p < 0.05: a contradiction too), "not resolved" (the other
+        sign or none, p >= 0.05), "printed equal" (p >= 0.05), "not printed", "not computed".
     """
     found = []
     for effect, difference in _printed(spec):
@@ -82,11 +84,22 @@ def verdict(paper: float | None, ours: float | None, p: float | None) -> str:
         return MISSING
     if paper is None:
         return UNPRINTED
+    clear = bool(ours) and p is not None and p < ALPHA
     if not paper:
-        return EQUAL
+        return DIFFERS if clear else EQUAL
     if ours * paper > 0:
-        return SAME if p is not None and p < ALPHA else FAINT
-    return CONTRADICTS if ours and p is not None and p < ALPHA else OPEN
+        return SAME if clear else FAINT
+    return CONTRADICTS if clear else OPEN
+
+
+def verdict_counts(effects: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How often each verdict was reached, those that were not left out.
+
+    Args:
+        effects: as `effects_of` returns them.
+    """
+    reached = [effect["verdict"] for effect in effects]
+    return {one: reached.count(one) for one in VERDICTS if one in reached}
 
 
 def _printed(spec: SweepSpec) -> Iterator[tuple[Effect, float | None]]:
@@ -142,9 +155,10 @@ def _pairs(effect: Effect, plan: SweepPlan, axes: Sequence[Mapping[str, Any]]) -
 
 def _accuracies(pairs: Pairs, predictions: Callable[[str | None], Predictions | None]) -> list[dict[str, Any]]:
     found = [
-        (first, second, label_sets)
+        (one.group.data, first, second, label_sets)
         for one, other in pairs
         if one.cell is not None
+        and one.group is not None
         and one.cell.measure == PREDICT
         and (first := predictions(one.id)) is not None
         and (second := predictions(other.id)) is not None
@@ -153,14 +167,12 @@ def _accuracies(pairs: Pairs, predictions: Callable[[str | None], Predictions | 
     names = {label_set.name: label_set for *_, label_sets in found for label_set in label_sets}
     entries = []
     for name, label_set in names.items():
-        usable = [(a, b) for a, b, _ in found if name in a.labels and name in b.labels]
-        if not usable:
-            continue
-        firsts = _pooled([a for a, _ in usable], label_set)
-        seconds = _pooled([b for _, b in usable], label_set)
-        paired = compare(accuracy(*seconds, label_set), accuracy(*firsts, label_set))
-        gap = paired.difference
-        entries.append({"label": name, "ours": gap.value, "low": gap.low, "high": gap.high, "p": paired.p, "n": gap.n})
+        usable = [(data, a, b) for data, a, b, _ in found if name in a.labels and name in b.labels]
+        parts = [Part(data, scored(b, label_set), scored(a, label_set)) for data, a, b in usable]
+        pooled = pooled_difference(parts)
+        if pooled is not None:
+            gap, p = pooled
+            entries.append({"label": name, "ours": gap.value, "low": gap.low, "high": gap.high, "p": p, "n": gap.n})
     return entries
 
 
@@ -171,23 +183,13 @@ def _shared(one: PlannedCell, other: PlannedCell) -> tuple[LabelSet, ...]:
     return tuple(s for s in one.group.label_sets if s in other.group.label_sets)
 
 
-def _pooled(found: list[Predictions], label_set: LabelSet) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    """Logits, labels and items of several cells; items get numbers of their own."""
-    logits, labels, items, start = [], [], [], 0
-    for predictions in found:
-        logits.append(predictions.logits)
-        labels.append(predictions.labels[label_set.name])
-        items.append(predictions.items + start)
-        start += int(predictions.items.max()) + 1
-    joined = np.concatenate(logits), np.concatenate(labels), np.concatenate(items)
-    return torch.from_numpy(joined[0]), torch.from_numpy(joined[1]), joined[2].tolist()
-
-
 def _values(pairs: Pairs, arrays: Callable[[str | None], Arrays | None]) -> list[dict[str, Any]]:
     """Other measures: the mean difference per clip; of curves, of their mean."""
-    gaps: dict[str, list[np.ndarray]] = {}
+    gaps: dict[str, list[tuple[str, np.ndarray]]] = {}
     for one, other in pairs:
-        if one.cell is None or one.cell.measure == PREDICT:
+        if one.cell is None or one.cell.measure == PREDICT or one.group is None or other.group is None:
+            continue
+        if one.group.data != other.group.data:
             continue
         first, second = arrays(one.id), arrays(other.id)
         if first is None or second is None:
@@ -197,19 +199,22 @@ def _values(pairs: Pairs, arrays: Callable[[str | None], Arrays | None]) -> list
             if name == "items" or name.startswith(LABELS) or a.shape != b.shape or a.ndim > 2:
                 continue
             if np.issubdtype(a.dtype, np.floating):
-                difference = (b - a).reshape(len(a), -1).mean(axis=1)
-                gaps.setdefault(name, []).append(difference[np.isfinite(difference)])
+                gaps.setdefault(name, []).append((one.group.data, (b - a).reshape(len(a), -1).mean(axis=1)))
     entries = []
     for name, parts in sorted(gaps.items()):
-        values = np.concatenate(parts)
+        found = per_clip(parts)
+        values = found[np.isfinite(found)]
         if len(values):
             entries.append({"label": name, **_tested(values)})
     return entries
 
 
 def _tested(values: np.ndarray) -> dict[str, Any]:
-    from scipy.stats import wilcoxon
-
     interval = bootstrap(values)
-    p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
-    return {"ours": interval.value, "low": interval.low, "high": interval.high, "p": p, "n": interval.n}
+    return {
+        "ours": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "p": signed_rank(values),
+        "n": interval.n,
+    }

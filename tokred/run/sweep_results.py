@@ -14,8 +14,10 @@ from tokred.run.evaluate import LABELS, Arrays, Predictions
 from tokred.run.results import plain_values
 from tokred.run.scores import score_row
 from tokred.run.store import CellStore
-from tokred.run.sweep_effects import effects_of, printed_for
+from tokred.run.sweep_effects import effects_of, printed_for, verdict_counts
+from tokred.run.sweep_overlap import overlaps, ranked_by
 from tokred.run.sweep_plan import PlannedCell, SweepPlan
+from tokred.run.sweep_seeds import over_seeds
 from tokred.run.sweep_spec import Settled, SweepSpec
 
 SCHEMA = 1
@@ -44,6 +46,8 @@ def assemble_sweep(
     """
     read = _Reader(store)
     rows = [_row(planned, read) | {"paper": printed_for(spec, planned.point.values)} for planned in plan.cells]
+    effects = effects_of(spec, plan, read.predictions, read.arrays, settled.axes, settled.labels)
+    axes = [list(axis) for axis in settled.axes]
     groups = {id(p.group): p.group for p in (*plan.baselines, *plan.cells) if p.group is not None}
     return plain_values(
         {
@@ -57,7 +61,7 @@ def assemble_sweep(
             "command": command,
             "complete": complete and all(row["status"] in ("done", "excluded") for row in rows),
             "environment": environment(device, settled.base.dtype),
-            "axes": [list(axis) for axis in settled.axes],
+            "axes": axes,
             "seeds": list(settled.seeds),
             "labels": settled.labels,
             "needs": settled.needs,
@@ -83,7 +87,11 @@ def assemble_sweep(
                 for group in groups.values()
             ],
             "rows": rows,
-            "effects": effects_of(spec, plan, read.predictions, read.arrays, settled.axes, settled.labels),
+            "effects": effects,
+            "verdicts": verdict_counts(effects),
+            "overlap": overlaps(plan, read.predictions, read.arrays, axes, settled.labels),
+            "overlap_ranks": ranked_by(plan),
+            "over_seeds": over_seeds(plan, read.predictions, read.arrays, means, axes),
         }
     )
 
