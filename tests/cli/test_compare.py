@@ -55,16 +55,26 @@ def test_a_refused_reducer_that_was_asked_for_is_status_1(tokred: Call, tmp_path
 
 
 def test_a_learned_reducer_without_weights_needs_leave(tokred: Call, tmp_path: Path) -> None:
-    words = ("compare", "--reducers", "dynamicvit:keep=0.7,weights=none", *SMALL, "--json", "--out", tmp_path)
-    status, out, err = tokred(*words)
+    asked = "dynamicvit:keep=0.7,weights=none"
+    status, out, err = tokred("compare", "--reducers", f"{asked},grid", *SMALL, "--json", "--out", tmp_path / "both")
     assert status == 1
     assert "1 failed: dynamicvit" in err
     assert "--allow-untrained" in json.loads(out)["rows"][1]["reason"]
+    words = ("compare", "--reducers", asked, *SMALL, "--json", "--out", tmp_path)
     status, out, _ = tokred(*words, "--allow-untrained")
     assert status == 0
     row = json.loads(out)["rows"][1]
     assert (row["status"], row["learned"], row["trained"]) == ("done", True, False)
     assert any("untrained" in note for note in row["notes"])
+
+
+@pytest.mark.parametrize("asked", ["topk:keep=0.5,at=[99]", "dynamicvit:keep=0.7,weights=none"])
+def test_where_nothing_asked_for_can_run_nothing_is_computed(tokred: Call, tmp_path: Path, asked: str) -> None:
+    status, out, err = tokred("compare", "--reducers", asked, *SMALL, "--out", tmp_path / "o")
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "can have none of the reducers" in err
+    assert not (tmp_path / "o").exists()
 
 
 def test_class_folders_with_one_broken_file(tokred: Call, tmp_path: Path) -> None:

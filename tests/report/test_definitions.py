@@ -16,6 +16,12 @@ def test_one_sentence_says_what_was_compared(results: Results, unlabelled: Resul
     assert "without labels" in sentence(Run(unlabelled))
 
 
+def test_budgets_by_the_clock_are_said_to_be_that(results: Results) -> None:
+    assert "35 % of the unreduced multiply-adds" in sentence(Run(results))
+    results["settings"]["budget_by"] = "time"
+    assert "35 % of the unreduced time, as measured before the run" in sentence(Run(results))
+
+
 def test_settings_are_counted_where_a_method_has_several(results: Results) -> None:
     results["settings"]["budgets"] = None
     assert "9 methods in 27 settings" in sentence(Run(results))

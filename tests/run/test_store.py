@@ -36,13 +36,13 @@ def test_a_failure_is_kept_until_the_cell_is_finished(tmp_path, arrays) -> None:
     store.write_failure("abc", {"reason": "out of memory"})
     assert store.failure("abc") == {"reason": "out of memory"}
     assert store.read("abc") is None
-    store.write("abc", {}, arrays)
+    store.write("abc", {"seconds": 1}, arrays)
     assert store.failure("abc") is None
 
 
 def test_a_forgotten_cell_is_gone(tmp_path, arrays) -> None:
     store = CellStore(tmp_path)
-    store.write("abc", {}, arrays)
+    store.write("abc", {"seconds": 1}, arrays)
     store.forget("abc")
     assert store.read("abc") is None
     assert list(store.folder.iterdir()) == []
@@ -51,18 +51,21 @@ def test_a_forgotten_cell_is_gone(tmp_path, arrays) -> None:
 def test_a_missing_or_damaged_cell_is_no_cell(tmp_path, arrays) -> None:
     store = CellStore(tmp_path)
     assert store.read("abc") is None
-    store.write("abc", {}, arrays)
+    store.write("abc", {"seconds": 1}, arrays)
     file = store.folder / "abc.npz"
     file.write_bytes(file.read_bytes()[:100])
     assert store.read("abc") is None
-    store.write("abc", {}, arrays)
+    store.write("abc", {"seconds": 1}, arrays)
+    for content in ("{}", "[]", '{"seconds": null}'):
+        (store.folder / "abc.json").write_text(content)
+        assert store.read("abc") is None, "what it found and what went wrong is not there"
     (store.folder / "abc.json").unlink()
     assert store.read("abc") is None
 
 
 def test_arrays_that_hold_pickles_are_refused(tmp_path, arrays) -> None:
     store = CellStore(tmp_path)
-    store.write("abc", {}, arrays)
+    store.write("abc", {"seconds": 1}, arrays)
     np.savez(store.folder / "abc.npz", logits=np.array([object()], dtype=object))
     assert store.read("abc") is None
 

@@ -58,7 +58,8 @@ def sentence(run: Run) -> str:
     text += f", {run.words(clips)} of {clean(data.get('name') or 'an unnamed data set')}"
     if budgets:
         shares = join([percent(b, 0) for b in sorted(budgets, reverse=True)])
-        text += f"; each method's strength was solved for {shares} % of the unreduced multiply-adds"
+        of = "time, as measured before the run" if settings.get("budget_by") == "time" else "multiply-adds"
+        text += f"; each method's strength was solved for {shares} % of the unreduced {of}"
     if not run.labelled:
         text += "; without labels, so each output is compared with the unreduced model's"
     return text + "."

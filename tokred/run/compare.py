@@ -28,6 +28,7 @@ from tokred.run.results import Job, assemble
 from tokred.run.rows import Row, plan_rows
 from tokred.run.settings import CompareSettings
 from tokred.run.store import CellStore, write_atomic
+from tokred.run.store_lock import alone_in
 from tokred.run.timed_budget import TimedBudget
 
 
@@ -50,6 +51,7 @@ def compare(settings: CompareSettings, out: Path, progress: Progress | None = No
     # By the clock the clips are needed before the rows are planned; else settings are refused before any are prepared.
     timed = settings.budget_by == "time"
     rows = [] if timed else plan_rows(host, geometry, settings.reducers, settings.budgets, settings.allow_untrained)
+    _refuse_in_vain(rows, settings)
     source = _prepare(settings, info.spec, geometry.classes, say)
     try:
         if timed:
@@ -57,9 +59,20 @@ def compare(settings: CompareSettings, out: Path, progress: Progress | None = No
             clips = _some_clips(source, info.spec, settings, geometry)
             solver = TimedBudget(host, geometry, clips, settings.device, folder=out)
             rows = plan_rows(host, geometry, settings.reducers, settings.budgets, settings.allow_untrained, solver)
-        return _run(settings, out, say, host, info, rows, source)
+        with alone_in(out / "cells", say):
+            return _run(settings, out, say, host, info, rows, source)
     finally:
         source.close()
+
+
+def _refuse_in_vain(rows: list[Row], settings: CompareSettings) -> None:
+    """Raises ValueError where none of the reducers that were asked for can run: the unreduced model alone compares
+    nothing."""
+    asked = rows[1:]
+    if settings.reducers is None or not asked or any(row.model is not None for row in asked):
+        return
+    reasons = dict.fromkeys(str(row.reason) for row in asked)
+    raise ValueError(f"{settings.backbone} can have none of the reducers: {'; '.join(reasons)}")
 
 
 def _run(

@@ -55,10 +55,11 @@ class CellStore:
                 arrays = {name: stored[name] for name in stored.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
-        return (record, arrays) if isinstance(record, dict) else None
+        whole = isinstance(record, dict) and isinstance(record.get("seconds"), (int, float))
+        return (record, arrays) if whole else None
 
     def write(self, id_: str, record: Mapping[str, Any], arrays: Arrays) -> None:
-        """Keep a finished cell; an earlier failure of it is forgotten."""
+        """Keep a finished cell, its ``record`` with the ``seconds`` that it took; an earlier failure is forgotten."""
         buffer = io.BytesIO()
         np.savez(buffer, **cast("dict[str, Any]", arrays))
         write_atomic(self.folder / f"{id_}.npz", buffer.getvalue())

@@ -14,6 +14,7 @@ from tokred.run.engine import Engine, InParts
 from tokred.run.progress import Progress, Silent
 from tokred.run.spec_file import SpecError, read_yaml
 from tokred.run.store import CellStore, write_atomic
+from tokred.run.store_lock import alone_in
 from tokred.run.sweep_cost import Cost, estimate
 from tokred.run.sweep_file import draft_sweep
 from tokred.run.sweep_plan import SweepPlan
@@ -99,14 +100,15 @@ def run_sweep(
     """
     say = progress if progress is not None else Silent()
     store = CellStore(out) if store is None else store
-    _clear(store)
-    cost = estimate(sweep.plan, store, fresh=fresh, retry_failed=retry_failed)
-    _tell(cost, out, say)
-    if fresh:
-        _forget_parts(store, cost.todo)
     interrupted = False
     try:
-        _compute(sweep, cost, store, InParts(engine, parts, store) if parts > 1 else engine, say)
+        with alone_in(store.folder, say):
+            _clear(store)
+            cost = estimate(sweep.plan, store, fresh=fresh, retry_failed=retry_failed)
+            _tell(cost, out, say)
+            if fresh:
+                _forget_parts(store, cost.todo)
+            _compute(sweep, cost, store, InParts(engine, parts, store) if parts > 1 else engine, say)
     except KeyboardInterrupt:
         interrupted = True
     except OSError as error:

@@ -168,7 +168,7 @@ class Space:
         if self.reducer.schedule.kind == "keep":
             return [round(max(0.02, math.exp(-log)), 4) for log in logs]
         left = self._units
-        amounts: list[int | float] = []
+        amounts: list[Any] = []
         for log in logs:
             amounts.append(min(round(left * (1 - math.exp(-log))), left - 1))
             left -= amounts[-1]
