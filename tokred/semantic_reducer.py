@@ -100,9 +100,10 @@ class SemanticReducer(LearnedReducer):
         _, h, w = grid
         if self.side > min(h, w) or self.side**2 >= h * w:
             most = min(h, w) - (1 if h == w else 0)
+            allowed = f"allowed is 1..{most}, which makes fewer" if most else "one patch cannot become fewer"
             raise ScheduleError(
                 f"side = {self.side} makes {self.side**2} tokens of a frame of {h} x {w} patches at block {block}: "
-                f"allowed is 1..{most}, which makes fewer"
+                f"{allowed}"
             )
 
     def generate(self, tokens: Tokens, site: Site, number: int, sets_aside: bool = False) -> Generate:
