@@ -95,6 +95,24 @@ def test_a_later_frame_costs_the_tokens_that_are_sent() -> None:
         assert work.macs == linear + STREAMS * 2 * N * POOLED * C, "both products are computed anew"
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("variant", "floats"), [("tokenwise", 8 * C), ("qk", 8 * C + 3 * N), ("full", 9 * C + 6 * N)])
+def test_state_is_what_gates_compare_with_what_was_computed_and_the_kept_products(variant: str, floats: int) -> None:
+    """For each token: three references, queries, keys, values, two branches, and of three heads Q K^T, A and A V."""
+    model, frames = frames_of()
+    reducer = Eventful(8, variant=variant)
+    fast = attach(model, reducer)
+    for clips in frames:
+        fast(clips)
+        assert reducer.state_bytes() == 4 * STREAMS * BLOCKS * N * floats
+
+
+def test_a_step_leaves_every_token() -> None:
+    geometry = attach(VIDEO.build()[0], Eventful()).geometry
+    steps = Eventful(8, at=(0, 2)).steps(geometry)
+    assert [(block, step.left(N), step.is_noop) for block, step in steps.items()] == [(0, N, True), (2, N, True)]
+
+
 @pytest.mark.parametrize(("spec", "columns"), [("", 17), (",pool_size=2", 5)])
 def test_inside_a_clip_all_that_is_saved_is_counted(spec: str, columns: int) -> None:
     """Of 17 tokens 5 are sent on three of four steps; keys are 4 x 4 patches behind a class token, or 2 x 2."""
