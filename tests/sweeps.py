@@ -100,3 +100,36 @@ def over_depth() -> dict[str, Any]:
     }
     rows = [row({"reducer": name}, 0.9, method=name, accuracy={}, values=values) for name in ("none", "sta")]
     return sweep(rows=rows, effects=[], axes=[["reducer"]])
+
+
+def measured() -> dict[str, Any]:
+    """Two points with three measures each: a line of sweep.json for every measure."""
+    rows = []
+    for method, share in (("sta", 0.5), ("tome", 1.0)):
+        point = {"reducer": method}
+        numbers = {"value": share, "low": share, "high": share, "n": 9}
+        curve = {"value": [4.0, 3.0], "low": [3.0, 2.0], "high": [5.0, 4.0], "n": [9, 9]}
+        sure = {"ece": 0.05, "ece_low": 0.04, "ece_high": 0.07, "brier": 0.2, "brier_low": 0.1, "brier_high": 0.3}
+        rows += [
+            row(point, 0.9, method=method, cell=f"{method}-p", calibration={"motion": {**sure, "confidence": 0.9}}),
+            row(point, 0.9, method=method, cell=f"{method}-t", measure="trajectory", accuracy={}, kl=None,
+                values={"trajectory": curve}, notes=["of the curve"]),
+            row(point, 0.9, method=method, cell=f"{method}-c", measure="carried", accuracy={}, kl=None,
+                values={"patches_carried": numbers}),
+        ]  # fmt: skip
+    pair = {"a": "sta", "b": "tome", "iou": 0.5, "rand": 0.25, "spearman": 0.75, "kendall": None, "clips": 9}
+    return sweep(rows=rows, effects=[], axes=[["reducer"]], overlap=[pair], overlap_ranks="patches kept")
+
+
+def with_seeds() -> dict[str, Any]:
+    """One point with two seeds, and what all its clips say."""
+    rows = [row({"reducer": "sta"}, value) for value in (0.9, 0.86)]
+    for seed, line in enumerate(rows):
+        line["point"]["seed"] = line["seed"] = seed
+    numbers = {
+        "top1": 0.88, "low": 0.85, "high": 0.9, "n": 400, "diff": -0.07, "diff_low": -0.1, "diff_high": -0.04,
+        "p": 0.001, "top1_sd": 0.028, "diff_sd": 0.028, "seed_top1": [0.9, 0.86], "seed_diff": [-0.05, -0.09],
+    }  # fmt: skip
+    values = {"trajectory": {"value": [4.0, 3.0], "low": [3.0, 2.0], "high": [5.0, 4.0], "n": [9, 9], "sd": [0.5, 0.7]}}
+    entry = {"label": "sta", "point": {"reducer": "sta"}, "seeds": [0, 1], "accuracy": {"motion": numbers}}
+    return sweep(rows=rows, effects=[], axes=[["reducer"]], seeds=[0, 1], over_seeds=[{**entry, "values": values}])

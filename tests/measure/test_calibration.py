@@ -38,6 +38,18 @@ def test_bins_are_weighted_by_their_clips() -> None:
     assert expected_error(confidence, right, bins=2) == pytest.approx((2 * 0.1 + 2 * 0.1) / 4)
 
 
+def test_the_interval_is_that_of_samples_drawn_one_by_one() -> None:
+    n = 2500  # more than one slice of samples
+    drawn = np.random.default_rng(3)
+    p = drawn.uniform(0.5, 1.0, n)
+    labels = torch.from_numpy((drawn.uniform(size=n) > 0.8).astype(np.int64))
+    logits = torch.from_numpy(np.stack([np.zeros(n), np.log(p), np.log1p(-p)], axis=1))
+    found = calibration(logits, labels, list(range(n)), SET).ece
+    rng, right = np.random.default_rng(0), 1.0 - labels.numpy()
+    alone = [expected_error(p[i], right[i]) for i in (rng.integers(0, n, n) for _ in range(500))]
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(alone, (2.5, 97.5))))
+
+
 def test_views_of_an_item_count_once() -> None:
     one = calibration(logits_for(0.7, 4), torch.zeros(4, dtype=torch.long), [0, 1, 2, 3], SET)
     two = calibration(logits_for(0.7, 8), torch.zeros(8, dtype=torch.long), [0, 0, 1, 1, 2, 2, 3, 3], SET)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweeps import measured, with_seeds
 
 from tokred.report import render, write_run
 
@@ -33,6 +34,24 @@ def test_a_picture_of_nothing_is_not_written_and_an_old_one_goes(small: Results,
         row["speed"] = None
     assert "speed.png" not in [p.name for p in write_run(small, tmp_path)]
     assert not (tmp_path / "speed.png").exists()
+
+
+def test_a_sweep_gets_tables_of_overlaps_and_seeds_where_it_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokred.report.sweep_plots.pictures", lambda *_: {})
+
+    def tables() -> set[str]:
+        return {path.name for path in tmp_path.glob("*.csv")}
+
+    write_run(measured(), tmp_path)
+    assert tables() == {"results.csv", "overlap.csv"}
+    assert (tmp_path / "overlap.csv").read_text() == (
+        "a,b,iou,rand,spearman,kendall,clips\nsta,tome,0.5,0.25,0.75,,9\n"
+    )
+    write_run(with_seeds(), tmp_path)
+    assert tables() == {"results.csv", "seeds.csv"}
+    assert (tmp_path / "seeds.csv").read_text().startswith("point,seeds,motion_top1,")
 
 
 @pytest.mark.usefixtures("no_pictures")

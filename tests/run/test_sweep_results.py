@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,9 +61,15 @@ def test_finished_cells_are_paired_and_summed_up(sweep, tmp_path) -> None:
     assert motion["low"] <= motion["top1"] <= motion["high"]
     assert motion["diff"] is not None
     assert predict["agreement"]["value"] > 0
+    sure = predict["calibration"]["motion"]
+    assert 0 <= sure["ece_low"] <= sure["ece_high"] <= 1
+    assert 0 <= sure["ece"] <= 1
+    assert 0 <= sure["brier_low"] <= sure["brier"] <= sure["brier_high"] <= 2
+    assert 1 / 8 < sure["confidence"] <= 1
+    assert sure["n"] == 6
     assert predict["paper"] == {"value": 84.96, "gflops": 308, "note": ""}
     assert len(trajectory["values"]["trajectory"]["value"]) == 9
-    assert trajectory["accuracy"] == {}
+    assert trajectory["accuracy"] == trajectory["calibration"] == {}
     assert sum(found["verdicts"].values()) == len(found["effects"])
 
 
@@ -105,6 +112,9 @@ def test_overlaps_and_points_over_seeds_stand_beside_the_rows(tmp_path) -> None:
         assert isinstance(outcome, Done), outcome
         store.write(id_, outcome.record, outcome.arrays)
     found = assembled(sweep, store)
+    whole, _, reduced, _ = (row["values"]["patches_carried"] for row in found["rows"] if row["measure"] == "carried")
+    assert whole["value"] == 1.0
+    assert reduced["value"] < 1.0
     (pair,) = found["overlap"]
     assert (pair["a"], pair["b"], pair["clips"]) == ("none", "sta:r=16", 8)
     assert 0 < pair["iou"] < 1
@@ -114,3 +124,14 @@ def test_overlaps_and_points_over_seeds_stand_beside_the_rows(tmp_path) -> None:
         ("none", [0, 1], 8),
         ("sta:r=16", [0, 1], 8),
     ]
+
+
+def test_notes_of_planning_and_running_are_said_once(sweep, tmp_path) -> None:
+    (planned, *_), store = sweep.plan.cells, CellStore(tmp_path)
+    noted = replace(planned, notes=("block 1: a; block 2: b",))
+    plan = replace(sweep.plan, cells=(noted, *sweep.plan.cells[1:]))
+    logits = np.zeros((6, 18), np.float32)
+    arrays = {"logits": logits, "features": logits, "items": np.arange(6), "labels.motion": np.zeros(6, np.int64)}
+    store.write(planned.id, {"seconds": 1.0, "notes": ["block 1: a", "block 2: b", "a clip is missing"]}, arrays)
+    found = assemble_sweep(sweep.spec, sweep.settled, plan, store)
+    assert found["rows"][0]["notes"] == ["block 1: a; block 2: b", "a clip is missing"]

@@ -14,7 +14,7 @@ from tokred.measure.accuracy import labels_of_items
 from tokred.measure.statistics import Interval, bootstrap
 from tokred.measure.views import item_scores
 
-BINS = 15
+BINS, RESAMPLES = 15, 500
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ def calibration(logits: Tensor, labels: Tensor, items: Sequence[int], label_set:
     wanted = torch.nn.functional.one_hot(truth, probabilities.shape[1])
     brier = (probabilities - wanted).square().sum(1)
     sure, correct = confidence.numpy(), right.numpy()
-    rng = np.random.default_rng(0)
-    drawn = [expected_error(sure[i], correct[i]) for i in (rng.integers(0, len(sure), len(sure)) for _ in range(500))]
-    low, high = np.percentile(drawn, (2.5, 97.5))
+    low, high = np.percentile(_resampled(sure, correct), (2.5, 97.5))
     ece = Interval(expected_error(sure, correct), float(low), float(high), len(sure), "percentile bootstrap")
     return Calibration(ece, bootstrap(brier.numpy()), float(sure.mean()), float(correct.mean()))
 
@@ -63,7 +61,23 @@ def expected_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) 
     Args:
         confidence: (n,) in [0, 1]; right: (n,) 0 or 1.
     """
-    order = np.argsort(confidence, kind="stable")
-    parts = np.array_split(order, min(bins, len(order)))
-    gaps = [len(part) * abs(right[part].mean() - confidence[part].mean()) for part in parts if len(part)]
-    return float(sum(gaps) / len(order))
+    return float(_errors(confidence[None], right[None], bins)[0])
+
+
+def _errors(confidence: np.ndarray, right: np.ndarray, bins: int) -> np.ndarray:
+    """`expected_error` of every row of (d, n), as (d,)."""
+    n = confidence.shape[1]
+    order = np.argsort(confidence, axis=1, kind="stable")
+    gaps = np.take_along_axis(right - confidence, order, axis=1)
+    starts = np.cumsum([0, *map(len, np.array_split(np.arange(n), min(bins, n)))])[:-1]
+    # The size of a bin times the gap of its means is the sum of its gaps.
+    return np.asarray(np.abs(np.add.reduceat(gaps, starts, axis=1)).sum(axis=1) / n)
+
+
+def _resampled(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Expected errors of 500 samples of clips, (500,); in slices, which many clips would otherwise fill memory with."""
+    rng, n = np.random.default_rng(0), len(confidence)
+    step = max(1, 1_000_000 // n)
+    sizes = [min(step, RESAMPLES - start) for start in range(0, RESAMPLES, step)]
+    drawn = (rng.integers(0, n, (size, n)) for size in sizes)
+    return np.concatenate([_errors(confidence[i], right[i], BINS) for i in drawn])

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokred.report.frames import sweep_frame
 from tokred.report.html import page
+from tokred.report.sweep_more import overlap_frame, seeds_frame
 from tokred.report.sweep_table import sweep_markdown
 from tokred.report.table import csv
 
@@ -16,7 +17,8 @@ from tokred.report.table import csv
 def write_run(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
     """Write results.csv, accuracy_gflops.png, speed.png and report.html into `folder`, each at once or not at all.
 
-    Of a sweep: results.csv, table.md, points.png, curves.png, depth.png (those that it has data for), report.html.
+    Of a sweep: results.csv, table.md, report.html, and what it has data for: overlap.csv, seeds.csv, and the pictures
+    points.png, curves.png, depth.png.
 
     Without labels accuracy_gflops.png shows agreement and feature distance. A picture of something that was not
     measured is not written, and one of an earlier call is removed.
@@ -52,8 +54,16 @@ def _write_sweep(found: Mapping[str, Any], folder: Path) -> list[Path]:
     for name in CAPTIONED:
         if name not in drawn:
             (folder / f"{name}.png").unlink(missing_ok=True)
+    frames = {"results": sweep_frame(found), "overlap": overlap_frame(found), "seeds": seeds_frame(found)}
+    for name in ("overlap", "seeds"):
+        if frames[name].empty:
+            (folder / f"{name}.csv").unlink(missing_ok=True)
     files = {
-        "results.csv": str(sweep_frame(found).to_csv(index=False, lineterminator="\n")).encode("utf-8"),
+        **{
+            f"{name}.csv": str(frame.to_csv(index=False, lineterminator="\n")).encode("utf-8")
+            for name, frame in frames.items()
+            if name == "results" or not frame.empty
+        },
         "table.md": sweep_markdown(found).encode("utf-8"),
         **{f"{name}.png": canvas.png(figure) for name, figure in drawn.items()},
         "report.html": page([found]).encode("utf-8"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
+import torch
 
+from tokred.data.source import LabelSet
+from tokred.measure.calibration import calibration
 from tokred.measure.statistics import bootstrap
 from tokred.run.cell import PREDICT
 from tokred.run.environment import environment
@@ -14,14 +18,19 @@ from tokred.run.evaluate import LABELS, Arrays, Predictions
 from tokred.run.results import plain_values
 from tokred.run.scores import score_row
 from tokred.run.store import CellStore
+from tokred.run.sweep_differences import differences_of
 from tokred.run.sweep_effects import effects_of, printed_for, verdict_counts
-from tokred.run.sweep_overlap import overlaps, ranked_by
+from tokred.run.sweep_overlap import SOURCE, overlaps, ranked_by
 from tokred.run.sweep_plan import PlannedCell, SweepPlan
 from tokred.run.sweep_seeds import over_seeds
 from tokred.run.sweep_spec import Settled, SweepSpec
+from tokred.run.sweep_words import said_once
 
 SCHEMA = 1
 SWEEP = "sweep"
+PATCHES = "patches_carried"
+"""Share of the patches that some token carries in the end."""
+
 LONGEST = 64
 """Values per clip whose means are kept as a curve; longer ones stay in the cell's file."""
 
@@ -88,6 +97,7 @@ def assemble_sweep(
             ],
             "rows": rows,
             "effects": effects,
+            "differences": differences_of(plan, read.predictions, read.arrays, settled.axes),
             "verdicts": verdict_counts(effects),
             "overlap": overlaps(plan, read.predictions, read.arrays, axes, settled.labels),
             "overlap_ranks": ranked_by(plan),
@@ -107,7 +117,9 @@ class _Reader:
         if id_ is None:
             return None
         if id_ not in self._found:
-            self._found[id_] = self.store.read(id_)
+            found = self._found[id_] = self.store.read(id_)
+            if found is not None and SOURCE in found[1]:
+                found[1][PATCHES] = (found[1][SOURCE] >= 0).mean(axis=1)
         return self._found[id_]
 
     def arrays(self, id_: str | None) -> Arrays | None:
@@ -143,6 +155,7 @@ def _row(planned: PlannedCell, read: _Reader) -> dict[str, Any]:
         "agreement": None,
         "kl": None,
         "feature_distance": None,
+        "calibration": {},
         "values": {},
         "notes": list(planned.notes),
         "failures": [],
@@ -158,7 +171,7 @@ def _row(planned: PlannedCell, read: _Reader) -> dict[str, Any]:
         return row
     record, arrays = found
     row |= {"status": "done", "seconds": record.get("seconds"), "failures": record.get("failures", [])}
-    row["notes"] += [note for note in record.get("notes", []) if note not in row["notes"]]
+    row["notes"] = said_once([*planned.notes, *record.get("notes", [])])
     if cell.measure != PREDICT:
         row["values"] = means(arrays)
         return row
@@ -166,7 +179,28 @@ def _row(planned: PlannedCell, read: _Reader) -> dict[str, Any]:
     if unreduced is not None:
         reference = planned.id == planned.baseline
         row |= score_row(Predictions.of(arrays), unreduced, group.label_sets, group.tasks, is_reference=reference)
+    row["calibration"] = _calibrations(Predictions.of(arrays), group.label_sets)
     return row
+
+
+def _calibrations(found: Predictions, label_sets: Sequence[LabelSet]) -> dict[str, dict[str, float]]:
+    """Calibration on each label set that the clips have."""
+    items, logits = found.items.tolist(), torch.from_numpy(found.logits)
+    numbers = {}
+    for label_set in label_sets:
+        if label_set.name in found.labels:
+            one = calibration(logits, torch.from_numpy(found.labels[label_set.name]), items, label_set)
+            numbers[label_set.name] = {
+                "ece": one.ece.value,
+                "ece_low": one.ece.low,
+                "ece_high": one.ece.high,
+                "brier": one.brier.value,
+                "brier_low": one.brier.low,
+                "brier_high": one.brier.high,
+                "confidence": one.confidence,
+                "n": one.ece.n,
+            }
+    return numbers
 
 
 def means(arrays: Arrays) -> dict[str, dict[str, Any]]:
