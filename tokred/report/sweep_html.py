@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tokred.report.frames import point_rows
 from tokred.report.markup import e
 from tokred.report.style import marker_svg, style_of
 from tokred.report.sweep_table import describe, effects, points, remarks
@@ -83,7 +84,7 @@ def _figures(found: Mapping[str, Any], name: str) -> str:
 
 def _points(found: Mapping[str, Any], name: str) -> str:
     heads, lines = points(found)
-    rows = [row for row in found["rows"] if row["status"] != "excluded"]
+    rows = [row for row in point_rows(found) if row["status"] != "excluded"]
     marks = [marker_svg(style_of(row["method"])) if row.get("method") else "" for row in rows]
     return _table(f"{name}-points", "Points", heads, lines, marks) if lines else ""
 
