@@ -36,7 +36,10 @@ def with_torch() -> set[str]:
     return loaded_after("import torch")
 
 
-@pytest.mark.parametrize("statement", ["import tokred", "import tokred.methods"])
+CALLS = "import tokred; print(tokred.sweep, tokred.show)"
+
+
+@pytest.mark.parametrize("statement", ["import tokred", "import tokred.methods", CALLS])
 def test_import_loads_no_heavy_package(statement: str, with_torch: set[str]) -> None:
     extra = loaded_after(statement) - with_torch
     assert "tokred" in extra

@@ -14,6 +14,7 @@ from tokred.schedule import Schedule
 from tokred.tokens import Grid, Tokens
 
 if TYPE_CHECKING:
+    from tokred.api import show, sweep
     from tokred.backbones.zoo import create_backbone
     from tokred.report.frames import results
 
@@ -43,22 +44,26 @@ __all__ = [
     "list_methods",
     "register",
     "results",
+    "show",
+    "sweep",
 ]
 
 
+# create_backbone reads checkpoints, testing needs hypothesis, the others pandas or a video reader: loaded when first
+# used, so that importing tokred stays lean.
+_LATER = {
+    "create_backbone": "tokred.backbones.zoo",
+    "results": "tokred.report.frames",
+    "show": "tokred.api",
+    "sweep": "tokred.api",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # create_backbone reads checkpoints, testing needs hypothesis, results pandas: loaded when first used, so that
-    # importing tokred stays lean.
-    if name == "create_backbone":
-        from tokred.backbones.zoo import create_backbone
+    import importlib
 
-        return create_backbone
-    if name == "results":
-        from tokred.report.frames import results
-
-        return results
     if name == "testing":
-        import importlib
-
         return importlib.import_module("tokred.testing")
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'tokred' has no attribute {name!r}")

@@ -55,19 +55,12 @@ def number(low: float, high: float = float("inf")) -> Callable[[str], float]:
 
 def device_name(value: str) -> str:
     """A device that this machine has."""
-    import torch
+    from tokred.run.environment import check_device
 
     try:
-        device = torch.device(value)
-    except RuntimeError:
-        raise typer.BadParameter(f"{value!r} is not a device; allowed are cpu, cuda, cuda:N, mps") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise typer.BadParameter(
-            f"{value!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu is allowed"
-        )
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise typer.BadParameter(f"{value!r} is not a device; allowed are cpu, cuda, cuda:N, mps")
-    return value
+        return check_device(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def shares(value: str | None) -> tuple[float, ...] | None:

@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tokred.report.style import Style, look, style_of, styles_of
 from tokred.report.sweep_table import print_sweep
 from tokred.report.table import csv, frame, markdown
 from tokred.report.terminal import print_table, terminal
 from tokred.report.write import render, write_run
 
-__all__ = ["csv", "frame", "markdown", "print_run", "print_sweep", "print_table", "render", "terminal", "write_run"]
+__all__ = [
+    "Style",
+    "csv",
+    "frame",
+    "look",
+    "markdown",
+    "print_run",
+    "print_sweep",
+    "print_table",
+    "render",
+    "style_of",
+    "styles_of",
+    "terminal",
+    "write_run",
+]
 
 
 def print_run(results: Mapping[str, Any]) -> None:

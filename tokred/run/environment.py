@@ -15,6 +15,7 @@ import torch
 import tokred
 
 NOT_COMPUTING = (
+    "api.py",
     "cli/",
     "report/",
     "testing/",
@@ -61,6 +62,23 @@ def environment(device: str, dtype: str) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
     }
+
+
+def check_device(name: str) -> str:
+    """The name of a device that this machine has.
+
+    Raises:
+        ValueError: it has none of that name; one line.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{name!r} is not a device; allowed are cpu, cuda, cuda:N, mps") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(f"{name!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu is allowed")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"{name!r} is not a device; allowed are cpu, cuda, cuda:N, mps")
+    return name
 
 
 def _processor() -> str:

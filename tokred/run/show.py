@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from tokred.backbones import adapter_for
 from tokred.backbones.spec import BackboneSpec, backbone_info
 from tokred.backbones.zoo import create_backbone
 from tokred.budget import solve
+from tokred.reducer import TokenReducer
 from tokred.registry import build
 from tokred.run.clips import ClipSettings, open_clips
+from tokred.run.environment import check_device
 from tokred.run.rows import is_set
 from tokred.tokens import Grid, Tokens
 
@@ -59,7 +62,7 @@ class Shown:
 
     Args:
         frames: (F, height, width, 3) uint8, as the backbone sees them; per_tubelet: frames of one step of the grid.
-        grid: of patches; name: of the clip; backbone: its name.
+        grid: (T, H, W) of patches; name: of the clip; backbone: its name; reducers: in the order they were given.
     """
 
     frames: NDArray[np.uint8]
@@ -69,19 +72,40 @@ class Shown:
     backbone: str
     reducers: tuple[Followed, ...]
 
+    def picture(self) -> NDArray[np.uint8]:
+        """What ``tokred show`` draws: the clip, and below it a row for each step of each reducer.
+
+        Returns:
+            (height, width, 3) bytes.
+        """
+        from tokred.report.show import strip
+
+        return strip(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture as .png, or the clip in time as .gif or .mp4.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        from tokred.report.show import save
+
+        return save(self, Path(path))
+
 
 @dataclass(frozen=True)
 class ShowSettings:
-    """What to show; every field is an option of ``tokred show``.
+    """What to show; every field is an option of ``tokred show``, and from Python two take more.
 
     Args:
-        video: a video, a list, a folder, "synthetic" or pictures; clip: which of its items.
-        reducers: specs; one without a strength is solved for half of the multiply-adds.
+        video: a video, a list, a folder, "synthetic" or pictures; or a clip as the backbone takes it, normalised,
+            (3, F, H, W) or (1, 3, F, H, W). clip: which of its items.
+        reducers: specs, or reducers; one without a strength is solved for half of the multiply-adds.
         stages: at most so many steps of each reducer, evenly chosen, the last among them.
     """
 
-    video: str
-    reducers: tuple[str, ...]
+    video: str | Tensor
+    reducers: tuple[str | TokenReducer, ...]
     backbone: str = "videomae_vit_nano"
     checkpoint: str | None = None
     num_classes: int | None = None
@@ -98,8 +122,10 @@ def follow_clip(settings: ShowSettings) -> Shown:
     """Run every reducer on the clip and keep which token carries which patch behind each step.
 
     Raises:
-        ValueError: a reducer that cannot be traced to patches or does not run here, a clip that is not there.
+        ValueError: a reducer that cannot be traced to patches or does not run here, a clip that is not there, a
+            setting out of range.
     """
+    _check(settings)
     host = create_backbone(settings.backbone, settings.checkpoint, num_classes=settings.num_classes)
     info = backbone_info(host)
     assert info is not None
@@ -112,7 +138,19 @@ def follow_clip(settings: ShowSettings) -> Shown:
     return Shown(frames, max(1, len(frames) // grid.t), grid, name, settings.backbone, followed)
 
 
+def _check(settings: ShowSettings) -> None:
+    if not settings.reducers:
+        raise ValueError("no reducer is given; at least one is needed")
+    if settings.clip < 0 or settings.stages < 1:
+        raise ValueError(f"clip = {settings.clip} must be at least 0, and stages = {settings.stages} at least 1")
+    if not getattr(getattr(torch, settings.dtype, None), "is_floating_point", False):
+        raise ValueError(f"dtype = {settings.dtype!r} is no floating-point type of torch, such as float32")
+    check_device(settings.device)
+
+
 def _clip(settings: ShowSettings, spec: BackboneSpec) -> tuple[Tensor, str]:
+    if isinstance(settings.video, Tensor):
+        return _given(settings.video, settings.clip, spec), "a clip"
     wanted = ClipSettings(
         settings.video,
         clips=settings.clip + 1 if settings.video.startswith("synthetic") else None,
@@ -131,6 +169,16 @@ def _clip(settings: ShowSettings, spec: BackboneSpec) -> tuple[Tensor, str]:
     return batch.clips, batch.names[0] if batch.names else f"{source.name}, clip {settings.clip}"
 
 
+def _given(clip: Tensor, item: int, spec: BackboneSpec) -> Tensor:
+    """(3, F, H, W) or (1, 3, F, H, W) as (1, 3, F, H, W), in float32 on the CPU."""
+    size = (3, spec.frames, *spec.size)
+    if clip.shape not in (size, (1, *size)):
+        raise ValueError(f"a clip of shape {tuple(clip.shape)} was given; {spec.name} takes {size} or {(1, *size)}")
+    if item:
+        raise ValueError(f"clip {item} was asked for, and one clip was given: clip 0")
+    return clip.detach().to("cpu", torch.float32).reshape(1, *size)
+
+
 def _pictures(clip: Tensor, spec: BackboneSpec) -> NDArray[np.uint8]:
     """(3, F, H, W) normalised to (F, H, W, 3) bytes."""
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (spec.mean, spec.std))
@@ -138,8 +186,8 @@ def _pictures(clip: Tensor, spec: BackboneSpec) -> NDArray[np.uint8]:
     return pixels.permute(1, 2, 3, 0).contiguous().numpy()
 
 
-def _follow(host: nn.Module, spec: str, pixels: Tensor, most: int) -> Followed:
-    reducer = build(spec)
+def _follow(host: nn.Module, spec: str | TokenReducer, pixels: Tensor, most: int) -> Followed:
+    reducer = build(spec) if isinstance(spec, str) else spec
     geometry = adapter_for(host).geometry(host)
     solution = solve(reducer, geometry, DEFAULT_SHARE) if not is_set(reducer) else None
     chosen = reducer if solution is None else solution.reducer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,24 @@ def parse_yaml(text: str, origin: str) -> Any:
     finally:
         loader.dispose()
     return content
+
+
+def as_yaml(content: Mapping[str, Any], origin: str) -> Any:
+    """``read_yaml`` for settings that were made in Python: written as YAML and read again, so that nothing gets in
+    that a file could not hold. Tuples become lists.
+
+    Raises:
+        SpecError: something in it is no plain value.
+    """
+    try:
+        text = yaml.safe_dump(dict(content), sort_keys=False)
+    except yaml.representer.RepresenterError as error:
+        given = error.args[-1]
+        allowed = "mappings, lists, strings, numbers, true, false and null"
+        raise SpecError(origin, [f"{given!r} is a {type(given).__name__}; allowed are {allowed}"]) from error
+    except RecursionError as error:
+        raise SpecError(origin, ["nested too deeply to be written as YAML"]) from error
+    return parse_yaml(text, origin)
 
 
 def _expand(value: Any, left: list[int]) -> None:

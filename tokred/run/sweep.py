@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 from tokred.run.cell import plain
 from tokred.run.engine import Engine, InParts
 from tokred.run.progress import Progress, Silent
-from tokred.run.spec_file import SpecError, read_yaml
+from tokred.run.spec_file import SpecError, as_yaml, read_yaml
 from tokred.run.store import CellStore, write_atomic
 from tokred.run.store_lock import alone_in
 from tokred.run.sweep_cost import Cost, estimate
-from tokred.run.sweep_file import draft_sweep
+from tokred.run.sweep_file import ORIGIN, draft_sweep
 from tokred.run.sweep_plan import SweepPlan
 from tokred.run.sweep_planner import plan_sweep
 from tokred.run.sweep_results import assemble_sweep
@@ -49,8 +49,14 @@ class Sweep:
         return Path("results") / name
 
 
-def open_sweep(path: str | Path, profile: str | None = None, sets: Sequence[str] = (), *, device: str = "cpu") -> Sweep:
-    """A sweep from a file, with every cell planned.
+def open_sweep(
+    file: str | Path | Mapping[str, Any],
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+) -> Sweep:
+    """A sweep from a file, or from what a file would hold, with every cell planned.
 
     Args:
         profile: by default "nano", or the file itself where it has no profiles; sets: see ``apply_sets``.
@@ -58,7 +64,8 @@ def open_sweep(path: str | Path, profile: str | None = None, sets: Sequence[str]
     Raises:
         SpecError: everything that is wrong with the file and with its cells.
     """
-    draft = draft_sweep(read_yaml(path), str(path), sets, profile)
+    origin, content = (ORIGIN, as_yaml(file, ORIGIN)) if isinstance(file, Mapping) else (str(file), read_yaml(file))
+    draft = draft_sweep(content, origin, sets, profile)
     problems = list(draft.problems)
     settled = plan = None
     if draft.spec is not None:
@@ -68,7 +75,7 @@ def open_sweep(path: str | Path, profile: str | None = None, sets: Sequence[str]
         except SpecError as error:
             problems += error.problems
     if problems or draft.spec is None or settled is None or plan is None:
-        raise SpecError(str(path), list(dict.fromkeys(problems)))
+        raise SpecError(origin, list(dict.fromkeys(problems)))
     return Sweep(draft.spec, settled, plan, device)
 
 
