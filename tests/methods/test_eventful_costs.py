@@ -13,6 +13,7 @@ from tokred.attach import attach
 from tokred.backbones.videomae import VideoViT
 from tokred.backbones.vivit import ViViT
 from tokred.measure.flops import count, unreduced_plan
+from tokred.measure.handles import fvcore_macs
 from tokred.methods import Eventful
 from tokred.registry import build
 from tokred.testing import default_backbones
@@ -144,3 +145,11 @@ def clip_of(settings: str) -> tuple[int, int]:
         fast.plan.reused
     )
     return fast.plan.reused, sum(work.macs for work in log)
+
+
+def test_pooled_keys_can_be_counted_from_outside() -> None:
+    model = ViViT(img_size=16, frames=4, patch_size=4, dim=8, depth=2, temporal_depth=1, num_heads=2, num_classes=3)
+    clips = torch.randn(1, 3, 4, 16, 16)
+    counted = [fvcore_macs(attach(model, build(f"eventful:r=5{more}")), (clips,)) for more in ("", ",pool_size=2")]
+    assert 0 < counted[1].macs < counted[0].macs
+    assert counted[1].unsupported == {}

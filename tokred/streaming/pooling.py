@@ -52,4 +52,4 @@ class Pooling:
         if chosen.valid is not None:
             places = torch.where(chosen.valid, places, self.count)
         mask = torch.zeros(places.shape[0], self.count + 1, dtype=torch.bool, device=places.device)
-        return chosen_of(mask.scatter_(1, places, True)[:, :-1])
+        return chosen_of(mask.scatter_(1, places, 1)[:, :-1])
