@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from testing.zoo import spec
 
 from tokred.registry import build
 from tokred.testing import Outcome, default_backbones, run_checks
@@ -18,7 +18,7 @@ def caught() -> Caught:
     """Runs one check on one of the wrong reducers: the report of the failure, or a failing test."""
 
     def run(name: str, check: str, backbone: str = "video") -> str:
-        reducer = build(f"{Path(__file__).parent / 'wrong.py'}:{name}")
+        reducer = build(spec(name))
         chosen = [b for b in default_backbones() if b.name == backbone]
         (outcome,) = (o for o in run_checks(reducer, chosen, only=check))
         assert isinstance(outcome, Outcome)

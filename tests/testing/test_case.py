@@ -57,4 +57,4 @@ def test_watching_shows_also_steps_that_do_nothing() -> None:
     case = Case(ToMe(r=(4, 0, 2)), VIDEO)
     assert [(s.site.block, s.before.count, s.after.count) for s in case.watch()] == [(0, 96, 92), (2, 92, 90)]
     idle = case.attach(TopK(keep=0.999, at=(1,)))
-    assert [(s.reduction, s.touched) for s in case.watch(idle)] == [(None, False)]
+    assert [(s.reduction, s.touched) for s in case.watch(idle)] == [(None, "")]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from testing.zoo import ELSEWHERE, ZOO, Specimen
+from testing.zoo import ELSEWHERE, ZOO, Specimen, spec
 
 from tokred.registry import build
 from tokred.testing import CHECKS, Profile
 from tokred.testing.search import search_steps
 
-WRONG = Path(__file__).parent / "wrong.py"
 FEW = Profile("few", 60)
 
 
@@ -25,7 +22,7 @@ def test_there_is_a_wrong_reducer_for_every_check_and_none_for_what_is_no_check(
 def test_drawn_steps_catch_it_without_any_model(wrong: Specimen) -> None:
     checks = [check for check in CHECKS if check.name == wrong.check]
     try:
-        (outcome,) = search_steps(build(f"{WRONG}:{wrong.reducer}"), checks, FEW)
+        (outcome,) = search_steps(build(spec(wrong.reducer)), checks, FEW)
     finally:
         torch.nn.modules.module._global_forward_hooks.clear()  # what Hooks leaves, by its nature
     assert (outcome.check, outcome.status) == (wrong.check, "failed"), outcome.detail

@@ -60,4 +60,4 @@ def test_a_method_that_remembers_sees_another_frame_first() -> None:
 
 def test_writing_on_what_was_given_is_seen() -> None:
     trial = Trial(build(f"{WRONG}:WritesInPlace"), StepExample(grid=(1, 2, 2)))
-    assert [step.touched for step in trial.plain.steps] == [True]
+    assert [step.touched for step in trial.plain.steps] == ["the features, the block's input"]

@@ -23,6 +23,7 @@ from tokred.reduction import Reduction
 from tokred.schedule import Schedule, ScheduleError, Step
 from tokred.testing.failures import Broken, NotApplicable
 from tokred.testing.hosts import Backbone
+from tokred.testing.writes import copied, given, written
 from tokred.tokens import Tokens, sample_seeds, spread
 
 Decide = Callable[[Action, Tokens, Probe, Site], Reduction | None]
@@ -31,15 +32,15 @@ Subject = TokenReducer | type[TokenReducer]
 
 @dataclass(frozen=True)
 class Seen:
-    """One step as it happened: the tokens before and after, the decision (None = nothing done), and whether the
-    reducer wrote on what it was given."""
+    """One step as it happened: the tokens before and after, the decision (None = nothing done), and the names of what
+    the reducer wrote on, of all that it was given ("" = nothing)."""
 
     site: Site
     reducer: TokenReducer
     before: Tokens
     after: Tokens
     reduction: Reduction | None
-    touched: bool
+    touched: str
 
 
 class Case:
@@ -118,10 +119,11 @@ class Case:
         seen: list[Seen] = []
 
         def look(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
-            copied = tokens.x.clone()
+            shown = given(tokens, probe)
+            before = copied(shown)
             reduction = decide(action, tokens, probe, site)
+            touched = written(before, shown)
             after = tokens if reduction is None else advance(tokens, reduction)
-            touched = not torch.equal(copied, tokens.x)
             seen.append(Seen(site, action.reducer, tokens, after, reduction, touched))
             return after, reduction
 

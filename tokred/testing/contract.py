@@ -13,6 +13,7 @@ from tokred.testing import (
     declared,
     devices,
     export,
+    gradients,
     graphs,
     identity,
     memory,
@@ -22,6 +23,7 @@ from tokred.testing import (
     programs,
     state,
     tokens,
+    values,
 )
 from tokred.testing.case import Case, Subject, construct
 from tokred.testing.check import Check
@@ -34,6 +36,7 @@ from tokred.testing.report import expectation, report, reproduce, spec_of
 CHECKS: tuple[Check, ...] = (
     declared.check_declared_needs,
     declared.check_declarations,
+    state.check_tokens_untouched,
     identity.check_identity_at_zero,
     identity.check_blocks_taken_apart,
     identity.check_fused_equals_eager,
@@ -44,11 +47,12 @@ CHECKS: tuple[Check, ...] = (
     counts.check_strength_is_monotone,
     counts.check_impossible_is_refused,
     counts.check_composition,
+    values.check_values,
     tokens.check_mass_conserved,
     tokens.check_order_and_prefix_kept,
     tokens.check_restore,
     numerics.check_batch_independence,
-    numerics.check_gradients,
+    gradients.check_gradients,
     numerics.check_dtypes,
     numerics.check_degenerate_inputs,
     precision.check_decides_in_float32,
@@ -57,7 +61,6 @@ CHECKS: tuple[Check, ...] = (
     state.check_no_global_state,
     state.check_no_state_between_forwards,
     state.check_reset_forgets,
-    state.check_tokens_untouched,
     state.check_threads,
     memory.check_memory,
     export.check_serialisation,

@@ -35,6 +35,8 @@ class View:
         sample: one of the samples alone; None = all.
         turned: whether the channels are in another order.
         frame: which frame of a video, for methods that remember; another frame is other content of the same kinds.
+        order: of the patch tokens, in pairs of neighbours: "" = as they are, "swapped" = each pair turned round,
+            "twins" = the second is the first again, bit for bit, in whole numbers, whose sums are exact.
     """
 
     dtype: torch.dtype = torch.float32
@@ -42,6 +44,7 @@ class View:
     sample: int | None = None
     turned: bool = False
     frame: int = 0
+    order: str = ""
 
 
 class StandIn(DryAdapter):
@@ -144,9 +147,20 @@ class StandIn(DryAdapter):
             content = content[view.sample : view.sample + 1]
         if view.turned:
             content = content.roll(1, dims=-1).flip(-1)
+        if view.order:
+            content = self._paired(content)
         if view.through is not None:
             content = content.to(view.through)
         return content.to(view.dtype, copy=True)
+
+    def _paired(self, content: Tensor) -> Tensor:
+        """Content (..., N, d) with its patch tokens in another order of pairs; a last one without a pair stays."""
+        prefix, n = self.numbers.prefix, content.shape[-2]
+        places = torch.arange(n - prefix)
+        twins = self.view.order == "twins"
+        partner = places // 2 * 2 if twins else torch.where((places ^ 1) < n - prefix, places ^ 1, places)
+        content = (4 * content).round() if twins else content
+        return torch.cat([content[..., :prefix, :], content[..., prefix:, :][..., partner, :]], dim=-2)
 
 
 class _OneWindow:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokred.testing.case import Case, difference, same_decisions
+from tokred.testing.case import Case, Seen, difference, same_decisions
 from tokred.testing.check import check
 from tokred.testing.failures import expect
 from tokred.testing.identity import EXACT
@@ -109,16 +109,22 @@ def _reset_drawn(trial: Trial) -> None:
     expect(same, "the same tokens for a video after reset", _gap(again.tokens.x, first.tokens.x))
 
 
-@check("reduce only decides: it does not write on the tokens that it is given")
+@check("reduce only decides: it writes on nothing that it is given, neither tokens nor queries, keys or values")
 def check_tokens_untouched(case: Case) -> None:
     for seen in case.watch():
-        expect(not seen.touched, f"the features before block {seen.site.block}'s step as they were", "changed in place")
+        _expect_untouched(seen)
 
 
 @check_tokens_untouched.on_drawn
 def _untouched_drawn(trial: Trial) -> None:
     for step in trial.plain.steps:
-        expect(not step.touched, f"the features before block {step.site.block}'s step as they were", "changed in place")
+        _expect_untouched(step)
+
+
+def _expect_untouched(step: Seen) -> None:
+    """Features, masses and seeds of the tokens, queries, keys and values of the block: reduce was only shown them."""
+    what = f"everything that the step at block {step.site.block} was given to stay as it was"
+    expect(not step.touched, what, f"{step.touched} changed in place")
 
 
 @check("the same on one thread and on two, and in several forwards at once", once=True)

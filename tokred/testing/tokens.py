@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from tokred.testing.case import Case, Seen, difference
 from tokred.testing.check import check
 from tokred.testing.failures import NotApplicable, expect
 from tokred.testing.trial import Trial
+from tokred.testing.values import other_masses
 
 
 def _steps(case: Case) -> list[tuple[str, Seen, Reduction]]:
@@ -26,11 +29,16 @@ def _steps(case: Case) -> list[tuple[str, Seen, Reduction]]:
 def check_mass_conserved(case: Case) -> None:
     for where, step, reduction in _steps(case):
         _expect_mass(where, step, reduction)
-    run = case.attach().run(case.clips, trace=True)
+    run = case.attach().run(case.clips, trace=True, record=True)
     source, tokens = run.tokens.source, run.tokens
     assert source is not None
     inside = bool(((source >= -1) & (source < tokens.count)).all())
     expect(inside, f"every patch traced to -1 (dropped) or one of {tokens.count} tokens", "a place that does not exist")
+    counted = all(isinstance(r, (Keep, Fuse)) or (isinstance(r, Merge) and r.weight is None) for _, r in run.steps)
+    if counted and tokens.cover is None and tokens.size is not None:
+        carried = torch.zeros_like(tokens.size).scatter_add(1, source.clamp_min(0), (source >= 0).to(tokens.size))
+        gap = difference(tokens.size[:, tokens.prefix :], carried[:, tokens.prefix :])
+        expect(gap <= 1e-5, "each token at the end to weigh as many patches as are traced to it", "other masses")
 
 
 @check("tokens come out once each, prefix tokens in front, in the order that is declared")
@@ -39,7 +47,7 @@ def check_order_and_prefix_kept(case: Case) -> None:
         _expect_order(case.reducer.capabilities, where, step, reduction)
 
 
-@check("restoring returns tokens that went alone exactly where they were")
+@check("restoring returns tokens that went alone to their places, and fills those of dropped ones")
 def check_restore(case: Case) -> None:
     for where, step, reduction in _steps(case):
         _expect_restored(where, step, reduction)
@@ -66,7 +74,16 @@ def _restore_drawn(trial: Trial) -> None:
 def _expect_mass(where: str, step: Seen, reduction: Reduction) -> None:
     if isinstance(reduction, Merge) and reduction.weight is not None:
         return  # weighted merges scale masses by their definition
-    before, after = step.before.masses, reduction.masses(step.before.size)
+    sizes = [step.before.size]
+    if not reduction.brings_back:  # what comes back weighs what it weighed
+        sizes.append(other_masses(step.before.x, step.before.prefix))
+    for size in sizes:
+        _expect_sums(where, step, reduction, size)
+
+
+def _expect_sums(where: str, step: Seen, reduction: Reduction, size: Tensor | None) -> None:
+    """With the masses that were there, and with those that earlier merges may have left."""
+    before, after = replace(step.before, size=size).masses, reduction.masses(size)
     went = reduction.positions()
     dropped = (before * (went < 0)).sum(1)
     left = torch.full_like(dropped, reduction.n_out) if after is None else after.sum(1)
@@ -127,6 +144,28 @@ def _expect_restored(where: str, step: Seen, reduction: Reduction) -> None:
     taken = reduction.apply(x).gather(1, went.clamp_min(0)[..., None].expand_as(x))
     copied = bool((back == taken)[shared].all())
     expect(copied, f"tokens that were merged at {where} to get their merged token back", "something else")
+    if bool((~shared).any()):
+        _expect_filled(where, reduction, x, back, shared)
+
+
+def _expect_filled(where: str, reduction: Reduction, x: Tensor, back: Tensor, stayed: Tensor) -> None:
+    """What a dropped place gets: a copy of the nearest token of the sequence that was kept, or what is asked for."""
+    places = torch.arange(stayed.shape[1])
+    far = 2 * stayed.shape[1]
+    # The kept place before each one, and the one behind it; where both are as near, either will do.
+    before = torch.where(stayed, places, -far).cummax(dim=1).values
+    behind = torch.where(stayed, places, far).flip(1).cummin(dim=1).values.flip(1)
+    copies = torch.zeros_like(stayed)
+    for near, other in ((before, behind), (behind, before)):
+        held = back.gather(1, near.clamp(0, stayed.shape[1] - 1)[..., None].expand_as(back))
+        copies |= (held == back).all(-1) & ((places - near).abs() <= (places - other).abs())
+    wrong = int((~stayed & ~copies).sum())
+    what = f"each place that was dropped at {where} to get a copy of the nearest kept token of the sequence"
+    expect(wrong == 0, what, f"something else on {wrong} of {int((~stayed).sum())}")
+    for fill in (0.0, 2.5):
+        filled = reduction.restore(reduction.apply(x), fill)
+        right = torch.where(stayed[..., None], back, fill)
+        expect(torch.equal(filled, right), f"{fill:g} on the places dropped at {where}, with fill={fill:g}", "others")
 
 
 def _in_order(went: Tensor, n_out: int) -> bool:

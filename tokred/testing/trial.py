@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tokred.advance import advance
 from tokred.compose import parts_of
-from tokred.driver import Action, Actions, actions_of, perform, run_block
+from tokred.driver import Action, Actions, actions_of, run_block
 from tokred.probe import Probe
 from tokred.reducer import Promise, Site, TokenReducer
 from tokred.reduction import Reduction
@@ -18,6 +19,7 @@ from tokred.testing.case import Seen
 from tokred.testing.example import StepExample
 from tokred.testing.failures import Broken
 from tokred.testing.stand_in import StandIn, View
+from tokred.testing.writes import copied, given, written
 from tokred.tokens import Tokens
 
 PLAIN = View()
@@ -121,12 +123,17 @@ class Trial:
 
         def look(action: Action, tokens: Tokens, probe: Probe, site: Site) -> tuple[Tokens, Reduction | None]:
             promises.append(self._promise(action, tokens))
-            copied = tokens.x.clone()
+            shown = given(tokens, probe)
+            before = copied(shown)
             try:
-                after, reduction = perform(action, tokens, probe, site)
+                reduction = action.reducer.reduce(tokens, probe, site)
             except ScheduleError as error:
                 raise _Late("impossible settings to be refused by promise, before any compute", str(error)) from error
-            touched = not torch.equal(copied, tokens.x) and not _same_nan(copied, tokens.x)
+            touched = written(before, shown)
+            try:
+                after = tokens if reduction is None else advance(tokens, reduction)
+            except ScheduleError as error:  # the host cannot carry out such a reduction: models refuse it, too
+                raise Refused(str(error)) from error
             steps.append(Seen(site, action.reducer, tokens, after, reduction, touched))
             return after, reduction
 
@@ -161,7 +168,3 @@ def rounding_decides(trial: Trial) -> bool:
     """Whether tokens or attention rows are there that are equal but for rounding: products round by their shape and the
     order of their terms, so that which of two equals comes out ahead says nothing about a method."""
     return trial.example.features in ("constant", "duplicated") or trial.example.attention in ("uniform", "near_ties")
-
-
-def _same_nan(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
