@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sweeps import curves, over_depth, sweep
+from sweeps import curves, measured, over_depth, sweep
 
 from tokred.report.html import page
 from tokred.report.sweep_html import lead, section, sort_keys
@@ -14,6 +14,14 @@ def test_a_section_has_tables_pictures_effects_and_notes() -> None:
     for part in ("<svg", "order=FBF", "✓ same sign", "left out: order=BFF", "K400 top-1, %", "tokred sweep order.yaml"):
         assert part in html
     assert html.count("<table") == 2
+
+
+def test_a_point_is_one_line_with_its_own_mark_whatever_is_measured() -> None:
+    html = section(measured(), "r1", "x")
+    table = html[html.index('id="r1-points"') :]
+    rows = table[: table.index("</table>")].split("<tr>")[2:]
+    assert [row.count("<svg") for row in rows] == [1, 1]
+    assert rows[0].split("</svg>")[0] != rows[1].split("</svg>")[0]
 
 
 def test_what_came_from_outside_is_escaped() -> None:

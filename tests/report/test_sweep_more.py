@@ -12,10 +12,12 @@ from tokred.run.sweep_effects import VERDICTS, verdict
 def test_a_point_over_its_seeds_has_all_clips_and_the_spread() -> None:
     heads, lines = over_seeds(with_seeds())
     assert heads == [
-        "over seeds", "seeds", "motion %", "clips", "sd of seeds", "diff", "95 % interval", "sd of seeds",
-        "trajectory", "sd of seeds",
+        "over seeds", "seeds", "measured on", "mean", "sd of seeds", "diff", "95 % interval", "sd of seeds", "clips",
     ]  # fmt: skip
-    assert lines == [["sta", "0, 1", "88.0", "400", "2.8", "-7.0*", "-10.0 to -4.0", "2.8", "3.500", "0.600"]]
+    assert lines == [
+        ["sta", "0, 1", "motion %", "88.0", "2.8", "-7.0*", "-10.0 to -4.0", "2.8", "400"],
+        ["sta", "0, 1", "trajectory", "3.500", "0.600", "–", "–", "–", "9"],
+    ]
 
 
 def test_a_point_over_its_seeds_is_a_line_of_a_frame() -> None:

@@ -27,38 +27,43 @@ MARKS = {
 
 
 def over_seeds(found: Mapping[str, Any]) -> Table:
-    """Heads and cells of the table of points that have several seeds: the clips of all of them, and their spread."""
-    entries = found.get("over_seeds") or []
-    labels = list(dict.fromkeys(name for entry in entries for name in entry["accuracy"]))
-    values = list(dict.fromkeys(name for entry in entries for name in entry["values"]))
-    heads = ["over seeds", "seeds"]
-    for name in labels:
-        heads += [f"{name} %", "clips", "sd of seeds", "diff", "95 % interval", "sd of seeds"]
-    for name in values:
-        heads += [name, "sd of seeds"]
+    """Heads and cells of the table of points that have several seeds: all their clips in one number, and the standard
+    deviation between seeds beside it; a line for each label set or measured value."""
+    heads = [
+        "over seeds",
+        "seeds",
+        "measured on",
+        "mean",
+        "sd of seeds",
+        "diff",
+        "95 % interval",
+        "sd of seeds",
+        "clips",
+    ]
     lines = []
-    for entry in entries:
-        line = [clean(entry["label"]), ", ".join(map(str, entry["seeds"]))]
-        for name in labels:
-            line += _accuracy(entry["accuracy"].get(name) or {})
-        for name in values:
-            numbers = entry["values"].get(name) or {}
-            line += [fixed(mean(numbers.get("value")), 3), fixed(mean(numbers.get("sd")), 3)]
-        lines.append(line)
+    for entry in found.get("over_seeds") or []:
+        point = [clean(entry["label"]), ", ".join(map(str, entry["seeds"]))]
+        for name, numbers in entry["accuracy"].items():
+            star = "*" if (number(numbers.get("p")) or 1.0) < 0.05 else ""
+            low, high = (number(numbers.get(end)) for end in ("diff_low", "diff_high"))
+            lines.append(
+                [
+                    *(*point, f"{clean(name)} %", percent(numbers.get("top1")), percent(numbers.get("top1_sd"))),
+                    percent(numbers.get("diff"), sign=True) + star,
+                    "–" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}",
+                    *(percent(numbers.get("diff_sd")), str(numbers.get("n"))),
+                ]
+            )
+        for name, numbers in entry["values"].items():
+            middle = [fixed(mean(numbers[key]), 3) for key in ("value", "sd")]
+            lines.append([*point, clean(name), *middle, "–", "–", "–", _clips(numbers.get("n"))])
     return heads, lines
 
 
-def _accuracy(numbers: Mapping[str, Any]) -> list[str]:
-    star = "*" if (number(numbers.get("p")) or 1.0) < 0.05 else ""
-    low, high = (number(numbers.get(end)) for end in ("diff_low", "diff_high"))
-    return [
-        percent(numbers.get("top1")),
-        str(numbers.get("n", "–")),
-        percent(numbers.get("top1_sd")),
-        percent(numbers.get("diff"), sign=True) + star,
-        "–" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}",
-        percent(numbers.get("diff_sd")),
-    ]
+def _clips(counts: Any) -> str:
+    """Of a curve, those of the entry that has most."""
+    known = counts if isinstance(counts, list) else [counts]
+    return str(max(known, default="–"))
 
 
 def overlap(found: Mapping[str, Any]) -> Table:

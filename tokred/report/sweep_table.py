@@ -17,6 +17,9 @@ WIDE = 160
 TOLERATED = 0.02
 """Of the printed GFLOPs: counted costs that are further off are said."""
 
+UNBROKEN = 10_000
+"""Columns that no table has."""
+
 SHOWN_PAIRS = 30
 """More overlaps are a heatmap and a file, not a table on a terminal."""
 
@@ -24,6 +27,7 @@ SHOWN_PAIRS = 30
 def print_sweep(found: Mapping[str, Any], console: Console | None = None) -> None:
     """Print every table, then what went wrong."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -42,6 +46,8 @@ def print_sweep(found: Mapping[str, Any], console: Console | None = None) -> Non
         for cells in lines:
             table.add_row(*(Text(cell) for cell in cells))
         console.print()
+        wanted = Measurement.get(console, console.options.update(max_width=UNBROKEN), table).maximum
+        console.width = max(console.width, wanted)
         console.print(table)
         if name == "effects":
             console.print(Text(verdict_line(found)), soft_wrap=True)

@@ -58,7 +58,7 @@ def effects_of(
     for effect, difference in _printed(spec):
         entries = []
         for at, pairs in _pairs(effect, plan, axes).items():
-            numbers = _accuracies(pairs, predictions) or _values(pairs, arrays)
+            numbers = paired_accuracies(pairs, predictions) or paired_values(pairs, arrays)
             entries += [{"at": dict(at), **one} for one in numbers if labels in (None, one["label"])]
         for entry in entries or [dict(NOTHING)]:
             found.append(
@@ -153,7 +153,7 @@ def _pairs(effect: Effect, plan: SweepPlan, axes: Sequence[Mapping[str, Any]]) -
     return found
 
 
-def _accuracies(pairs: Pairs, predictions: Callable[[str | None], Predictions | None]) -> list[dict[str, Any]]:
+def paired_accuracies(pairs: Pairs, predictions: Callable[[str | None], Predictions | None]) -> list[dict[str, Any]]:
     found = [
         (one.group.data, first, second, label_sets)
         for one, other in pairs
@@ -183,7 +183,7 @@ def _shared(one: PlannedCell, other: PlannedCell) -> tuple[LabelSet, ...]:
     return tuple(s for s in one.group.label_sets if s in other.group.label_sets)
 
 
-def _values(pairs: Pairs, arrays: Callable[[str | None], Arrays | None]) -> list[dict[str, Any]]:
+def paired_values(pairs: Pairs, arrays: Callable[[str | None], Arrays | None]) -> list[dict[str, Any]]:
     """Other measures: the mean difference per clip; of curves, of their mean."""
     gaps: dict[str, list[tuple[str, np.ndarray]]] = {}
     for one, other in pairs:
