@@ -39,12 +39,23 @@ def strengths() -> dict[str, Any]:
     return sweep(title="Strengths", rows=rows, effects=effects, axes=[["reducer.r"]])
 
 
+def seeded() -> dict[str, Any]:
+    """Curves over depth of points with long names, with two seeds each."""
+    found = over_depth()
+    rows = []
+    for seed in (0, 1):
+        for one in found["rows"]:
+            spec = "none" if one["method"] == "none" else "sta:order=FBF,similarity=query,score=activation"
+            rows.append({**one, "point": {"reducer": spec, "seed": seed}})
+    return {**found, "rows": rows, "seeds": [0, 1]}
+
+
 @pytest.fixture(scope="module")
 def report(make: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three sweeps and a comparison on one page."""
     compared = make(budgets=(0.75, 0.5))
     compared["rows"] = [r for r in compared["rows"] if r["method"] in ("none", "sta", "tome", "grid")]
-    runs = [strengths(), curves(), over_depth(), compared]
+    runs = [strengths(), curves(), seeded(), compared]
     return render(runs, tmp_path_factory.mktemp("page"))
 
 
@@ -138,7 +149,52 @@ def test_nothing_is_wider_than_the_window_but_tables_in_their_frames(seen: Seen)
         frame.scrollLeft = 0;
         return last.right <= edge.right + 1 && kept >= edge.left - 1;
     })"""
-    assert seen.page.evaluate(ends) == [True] * 5
+    assert seen.page.evaluate(ends) == [True] * 6
+
+
+def test_a_table_that_is_wider_than_its_frame_says_that_it_scrolls(seen: Seen) -> None:
+    # What says so is told by an observer, which speaks before the next picture.
+    seen.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    said = """() => [...document.querySelectorAll(".scroll")].map(frame => [
+        frame.scrollWidth > frame.clientWidth + 1,
+        frame.previousElementSibling.getBoundingClientRect().height > 0
+            && frame.previousElementSibling.innerText.includes("scrolls sideways")])"""
+    found = seen.page.evaluate(said)
+    assert all(wider == told for wider, told in found)
+    phone = seen.page.viewport_size == {"width": 390, "height": 844}
+    assert not phone or all(told for _, told in found)
+
+
+def test_without_scripts_a_phone_is_told_anyway(browser: Browser, report: Path) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report.as_uri(), timeout=PATIENCE)
+    assert page.locator(".swipe").first.is_visible()
+    context.close()
+
+
+def test_names_of_two_seeds_are_read_whole_and_on_a_desktop_on_two_lines_at_most(seen: Seen) -> None:
+    lines = """() => [...document.querySelectorAll("[aria-labelledby=r3-points] tbody th > span > span")].map(x => {
+        const frame = x.closest(".scroll").getBoundingClientRect(), box = x.getBoundingClientRect();
+        return [x.innerText, box.height / parseFloat(getComputedStyle(x).lineHeight),
+            box.left >= frame.left && box.right <= frame.right && x.scrollWidth <= x.clientWidth + 1];
+    })"""
+    found = seen.page.evaluate(lines)
+    spec = "sta:order=FBF,similarity=query,score=activation"
+    assert [name for name, *_ in found] == ["none, seed=0", f"{spec}, seed=0", "none, seed=1", f"{spec}, seed=1"]
+    assert all(inside for *_, inside in found)
+    if seen.page.viewport_size == {"width": 1280, "height": 800}:
+        assert max(height for _, height, _ in found) < 2.5
+
+
+def test_verdicts_lead_to_their_tables(seen: Seen) -> None:
+    top = "Math.abs(document.querySelector('#r1-effects').getBoundingClientRect().top) < 5"
+    for link in (seen.page.locator("[aria-labelledby=verdicts] a"), seen.page.locator(".against a")):
+        assert link.count() == 1
+        seen.page.evaluate("scrollTo(0, 0)")
+        link.click()
+        assert seen.page.evaluate(top)
+    assert seen.column("[aria-labelledby=verdicts] table", "✗ contradicts") == ["1"]
 
 
 def test_no_cell_runs_into_the_next(seen: Seen) -> None:

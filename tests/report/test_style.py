@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import tokred
-from tokred.report.style import KNOWN, marker_svg, style_of, styles_of, variant
+from tokred.report.style import KNOWN, line_style, marker_svg, style_of, styles_of, variant
 
 # The report without the rest of the package, which takes long to import.
 ALONE = f"import sys, types; t = types.ModuleType('tokred'); t.__path__ = [{str(Path(tokred.__path__[0]))!r}]; "
@@ -73,6 +73,12 @@ def test_variants_of_a_method_share_colour_and_marker() -> None:
     first, second = variant(style_of("sta"), 0), variant(style_of("sta"), 1)
     assert (first.color, first.marker) == (second.color, second.marker)
     assert first.fill != second.fill
+    assert len({str(line_style(variant(style_of("sta"), i))) for i in range(6)}) == 6
+
+
+def test_a_strangers_colour_is_none_of_ours() -> None:
+    ours = {style.color for style in KNOWN.values()}
+    assert not ours & {style_of(f"plugin_{i}").color for i in range(90)}
 
 
 def test_the_marker_in_the_page_has_the_method_s_colour() -> None:

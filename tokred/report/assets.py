@@ -58,6 +58,10 @@ thead button { all: unset; cursor: pointer; text-align: inherit; white-space: no
 thead button:hover { color: var(--accent); } thead button:focus-visible { outline: 2px solid var(--accent); }
 [aria-sort=descending] button::after { content: " \\25BE"; } [aria-sort=ascending] button::after { content: " \\25B4"; }
 .hint { display: none; } .js .hint { display: block; }
+.swipe { display: none; } .js .over > .swipe { display: block; } .swipe::before { content: "\\2194\\00a0 "; }
+.over > .scroll { box-shadow: inset -14px 0 12px -12px rgb(0 0 0 / .35); }
+.words tbody th { max-width: none; } .words tbody th > span { width: max-content; max-width: 27em; }
+td.bad { color: var(--bad); font-weight: 700; } .against li { overflow-wrap: anywhere; }
 figure { margin: 20px 0; } figcaption { margin-top: 6px; }
 .plate { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 10px; }
 .plate svg { display: block; width: 100%; height: auto; }
@@ -82,7 +86,8 @@ footer { margin-top: 44px; color: var(--soft); font-size: .85rem; }
   .card:first-child dl { columns: 2; } .card:first-child dt { break-after: avoid; }
   tbody th { max-width: 8.5em; } th, td { padding: 6px 7px; }
   td:nth-child(2) { min-width: 4.8em; }
-  .words tbody th { max-width: 11em; } .words td:nth-child(2) { min-width: 0; }
+  .words tbody th > span { max-width: 10.5em; } .words td:nth-child(2) { min-width: 0; }
+  .words td.left { min-width: 9em; } html:not(.js) .swipe { display: block; }
   dl.facts { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 8px 16px; }
 }
 @media (max-width: 340px) { .cards { grid-template-columns: 1fr; } }
@@ -90,7 +95,8 @@ footer { margin-top: 44px; color: var(--soft); font-size: .85rem; }
 @page table { size: A4 landscape; margin: 11mm; }
 @media print {
   html { font-size: 9.5pt; color-scheme: light; } body { font-size: 1rem; } main { padding: 0; max-width: none; }
-  .wide { display: block; } .tall, .hint, nav { display: none !important; }
+  .wide { display: block; } .tall, .hint, .swipe, nav { display: none !important; }
+  .words tbody th > span { width: auto; }
   .results { page: table; } .results h2 { margin-top: 0; } .results + .results h2 { margin-top: 1.6em; }
   .results.narrow { page: auto; } .narrow h2 { margin-top: 1.6em; }
   .narrow thead th, .narrow td { white-space: normal; }
@@ -110,6 +116,12 @@ footer { margin-top: 44px; color: var(--soft); font-size: .85rem; }
 # Sorts inside each budget: rows of different budgets are not comparable.
 JS = """
 document.documentElement.classList.add("js");
+// A table that is wider than its frame says so.
+const wide = new ResizeObserver(all => {
+  for (const { target } of all)
+    target.parentElement.classList.toggle("over", target.scrollWidth > target.clientWidth + 1);
+});
+document.querySelectorAll(".scroll").forEach(frame => wide.observe(frame));
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const value = (row, i) => row.cells[i].dataset.s;

@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokred.report.series import Line, Point
-from tokred.report.style import Style, look
+from tokred.report.style import Style, line_style, look
 from tokred.report.text import clean
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def draw(panel: Axes, style: Style, points: Sequence[tuple[float, Point]], line:
         return
     xs, ys = [x for x, _ in points], [p[0] for _, p in points]
     if line:
-        panel.plot(xs, ys, color=style.color, lw=1.5, ls=_dashes(style), alpha=0.75, zorder=2)
+        panel.plot(xs, ys, color=style.color, lw=1.5, ls=line_style(style), alpha=0.75, zorder=2)
     for x, (_, low, high) in points:
         if low is not None and high is not None:
             panel.plot([x, x], [low, high], color=style.color, lw=1.1, alpha=0.6, zorder=2, solid_capstyle="butt")
@@ -71,7 +71,7 @@ def handle(style: Style, label: str) -> Any:
     """Return the legend entry of a method."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], lw=1.5, ls=_dashes(style), label=label, **marker(style))
+    return Line2D([], [], lw=1.5, ls=line_style(style), label=label, **marker(style))
 
 
 def legend(figure: Figure, lines: Sequence[Line], shape: Shape, more: list[Any]) -> None:
@@ -81,10 +81,6 @@ def legend(figure: Figure, lines: Sequence[Line], shape: Shape, more: list[Any])
         figure.legend(handles=handles, loc="outside right center", fontsize=9.5, handlelength=2.6)
     else:
         figure.legend(handles=handles, loc="outside lower center", fontsize=8, handlelength=2.6, ncols=2)
-
-
-def _dashes(style: Style) -> Any:
-    return (0, (4, 2)) if style.dashed else "-"
 
 
 def png(figure: Figure) -> bytes:

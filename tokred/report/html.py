@@ -12,6 +12,7 @@ from tokred.report.assets import CSS, JS
 from tokred.report.cards import cards
 from tokred.report.definitions import definitions, differences, legend, progress, reproduce, sentence
 from tokred.report.markup import e, table
+from tokred.report.overview import SWIPE, overview
 from tokred.report.style import Style, styles_of
 from tokred.report.table import leftovers
 from tokred.report.text import clean, join, plural
@@ -33,7 +34,8 @@ def page(runs: Sequence[Mapping[str, Any]], title: str | None = None) -> str:
     compared = [run for run in views if run is not None]
     sweeps = [r for r, run in zip(runs, views, strict=True) if run is None]
     # One table of styles for all runs: a method looks the same in each of them.
-    styles = styles_of(row["method"] for run in compared for row in run.rows)
+    rows = [*(row for run in compared for row in run.rows), *(row for found in sweeps for row in found["rows"])]
+    styles = styles_of(row["method"] for row in rows if row.get("method"))
     several = len(runs) > 1
     titles = [clean(r["title"]) if run is None else run.title for r, run in zip(runs, views, strict=True)]
     kinds = f"{len(runs)} {'runs' if sweeps else 'comparisons'} of token reducers"
@@ -41,7 +43,9 @@ def page(runs: Sequence[Mapping[str, Any]], title: str | None = None) -> str:
     body = [_overview(runs, views, titles, heading)] if several else []
     for i, (found, run, name) in enumerate(zip(runs, views, titles, strict=True), 1):
         own = f"{i}. {name}" if several else heading
-        body.append(sweep_html.section(found, f"r{i}", own) if run is None else _section(run, f"r{i}", styles, own))
+        body.append(
+            sweep_html.section(found, f"r{i}", own, styles) if run is None else _section(run, f"r{i}", styles, own)
+        )
     body.append(_terms(compared, sweeps))
     script = base64.b64encode(hashlib.sha256(JS.encode()).digest()).decode()
     # File names come from outside. They are escaped, and should one slip through, this forbids it to do anything.
@@ -70,8 +74,13 @@ def _overview(
         if differ
         else ""
     )
-    nav = f'<nav aria-label="Runs"><ul class="plain">{"".join(rows)}</ul></nav>'
-    return f"<header><h1>{e(heading)}</h1>{warning}</header>\n{nav}"
+    named = zip(runs, views, titles, strict=True)
+    held = overview(
+        [(f"r{i}", f"{i}. {title}", found) for i, (found, run, title) in enumerate(named, 1) if run is None]
+    )
+    own = "<h2>Runs</h2>" if held else ""
+    nav = f'<nav aria-label="Runs">{own}<ul class="plain">{"".join(rows)}</ul></nav>'
+    return f"<header><h1>{e(heading)}</h1>{warning}</header>\n{held}{nav}"
 
 
 def _state(run: Run) -> str:
@@ -121,7 +130,8 @@ def _results(run: Run, name: str, styles: Mapping[str, Style]) -> str:
     return (
         f'<div class="results"><h2 id="{name}-results">Results</h2>'
         '<p class="soft hint">A click on a heading sorts inside each budget.</p>'
-        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}-results">{table(run, styles)}</div>'
+        f'{SWIPE}<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}-results">'
+        f"{table(run, styles)}</div>"
         f'<ul class="legend">{lines}</ul>'
         + (f'<h3>Notes</h3><ol class="legend">{notes}</ol>' if notes else "")
         + "</div>"

@@ -15,6 +15,11 @@ from typing import Any
 BLUE, ORANGE, GREEN, RED, PINK, SKY = "#0072b2", "#b87700", "#009e73", "#d55e00", "#c0649b", "#2b8cc4"
 INDIGO, WINE, OLIVE, GREY = "#332288", "#882255", "#7f7a1a", "#6b6b6b"
 PALETTE = (BLUE, RED, GREEN, PINK, ORANGE, SKY, INDIGO, WINE, OLIVE, GREY)
+# For methods that are not the project's own: cobalt, violet, brown, crimson, bottle green, magenta. Nobody's method is
+# taken for one of ours by its colour, by readers with deuteranopia or protanopia neither: 10 or more in CIE L*a*b* from
+# every colour above, after Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color
+# vision deficiency" (2009).
+STRANGERS = ("#1b3fd0", "#6f3fd0", "#7a4a1e", "#b0002f", "#0b4f2e", "#c2188f")
 # Filled markers: they stay apart without any colour. Tuples are (corners, 1 = star, degrees).
 MARKERS: tuple[str | tuple[int, int, int], ...] = (
     "o", "s", "^", "D", "P", "X", "v", "*", "p", "h", "d", "<", ">", (4, 1, 0), (6, 1, 0), (3, 1, 0), (8, 1, 0),
@@ -28,13 +33,14 @@ class Style:
 
     Args:
         color: "#rrggbb"; marker: a matplotlib marker; dashed: True for baselines;
-        fill: fillstyle of the marker, for variants of one method.
+        fill, dash: fillstyle of the marker and number of the line style, for variants of one method.
     """
 
     color: str
     marker: str | tuple[int, int, int]
     dashed: bool = False
     fill: str = "full"
+    dash: int = 0
 
 
 # The project's own methods. A name that is not here gets its style from its hash, so nothing must be added here.
@@ -60,6 +66,9 @@ KNOWN: dict[str, Style] = {
     "lowerresolution": Style(WINE, (6, 1, 0), dashed=True),
 }
 _FILLS = ("full", "left", "bottom", "right", "top")
+_DASHES: tuple[Any, ...] = (
+    "-", (0, (4, 2)), (0, (1.2, 1.4)), (0, (7, 2, 1.2, 2)), (0, (3, 1.4, 1.2, 1.4, 1.2, 1.4)), (0, (10, 2.5)),
+)  # fmt: skip
 
 
 def style_of(method: str) -> Style:
@@ -71,7 +80,7 @@ def style_of(method: str) -> Style:
 def styles_of(methods: Iterable[str]) -> dict[str, Style]:
     """Return the styles of methods that are drawn together, no two the same.
 
-    Each is `style_of(name)`, except where two names outside `KNOWN` meet in one style (about 1 in 200 pairs): then the
+    Each is `style_of(name)`, except where two names outside `KNOWN` meet in one style (about 1 in 100 pairs): then the
     second in alphabetical order takes its next choice.
     """
     found: dict[str, Style] = {}
@@ -84,8 +93,16 @@ def styles_of(methods: Iterable[str]) -> dict[str, Style]:
 
 
 def variant(style: Style, number: int) -> Style:
-    """Return the same colour and marker with another filling, for the `number`-th line of one method."""
-    return replace(style, fill=_FILLS[number % len(_FILLS)])
+    """Return the same colour and marker with another line style and filling, for the `number`-th line of one method.
+
+    Never another colour: that is another method's.
+    """
+    return replace(style, fill=_FILLS[number % len(_FILLS)], dash=number)
+
+
+def line_style(style: Style) -> Any:
+    """Return how a method's line is dashed, as matplotlib's ``linestyle``; of variants of one method each its own."""
+    return _DASHES[(style.dashed + style.dash) % len(_DASHES)]
 
 
 def _key(method: str) -> str:
@@ -93,9 +110,8 @@ def _key(method: str) -> str:
 
 
 def _candidates(key: str) -> list[Style]:
-    """All styles that no known method has, in an order that only the name decides."""
-    used = {(s.color, s.marker) for s in KNOWN.values()}
-    free = [Style(c, m) for m in MARKERS for c in PALETTE if (c, m) not in used]
+    """All styles in colours that no known method has, in an order that only the name decides."""
+    free = [Style(c, m) for m in MARKERS for c in STRANGERS]
     # hash() differs from one process to the next; sha256 does not.
     start = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big") % len(free)
     return free[start:] + free[:start]

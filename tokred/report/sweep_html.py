@@ -6,9 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tokred.report.canvas import Shape
 from tokred.report.frames import point_rows
+from tokred.report.looks import styles_in
 from tokred.report.markup import e
-from tokred.report.style import marker_svg, style_of
+from tokred.report.measured import MEANINGS
+from tokred.report.overview import SWIPE
+from tokred.report.style import Style, marker_svg
+from tokred.report.sweep_more import over_seeds, overlap, verdict_line
 from tokred.report.sweep_table import describe, effects, points, remarks
 from tokred.report.text import MISSING, plural, significant
 
@@ -16,6 +21,14 @@ NARROW = 10
 """A table of so many columns fits on a page that stands upright."""
 
 NUMBER = re.compile(r"(?:p=|(p<))?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w.,=])[*%]?(?: to .*)?$")
+
+SHAPES: tuple[Shape, Shape] = ("wide", "tall")
+ELSEWHERE = {
+    "ablation": "Every point is in the table.",
+    "retention": "Every number is in sweep.json.",
+    "depth": "The means over depth are in the table, every number is in sweep.json.",
+}
+"""Where the numbers of a picture stand, if not in the table of points."""
 
 TERMS = {
     "full-size GMAC": "Multiply-adds of the same setting on the published backbone and input, counted on shapes alone.",
@@ -29,18 +42,23 @@ TERMS = {
 }
 
 
-def section(found: Mapping[str, Any], name: str, heading: str) -> str:
+def section(found: Mapping[str, Any], name: str, heading: str, styles: Mapping[str, Style] | None = None) -> str:
     """One sweep of a page.
 
     Args:
-        found: as read from sweep.json; name: of its anchor, unique in the page; heading: its title.
+        found: as read from sweep.json; name: of its anchor, unique in the page; heading: its title;
+        styles: by method, where several runs share them.
     """
+    styles = styles_in(found) if styles is None else styles
     parts = [f"<h1>{e(heading)}</h1>", f'<p class="lead">{e(lead(found))}</p>']
     if created := found.get("created"):
         parts.append(f'<p class="soft">{e(str(created).replace("T", " ").replace("+00:00", " UTC"))}</p>')
     if not found.get("complete", True):
         parts.append('<p class="alert">Not every point is computed; the same command goes on from here.</p>')
-    parts += [_figures(found, name), _points(found, name), _effects(found, name), _remarks(found), _facts(found)]
+    parts += [_figures(found, name, styles), _points(found, name, styles)]
+    parts += [_plain(f"{name}-seeds", "Over seeds", over_seeds(found)), _effects(found, name)]
+    parts += [_plain(f"{name}-overlap", "Overlap of points", overlap(found))]
+    parts += [_remarks(found), _facts(found)]
     return f'<section class="run" id="{e(name)}">' + "\n".join(part for part in parts if part) + "</section>"
 
 
@@ -62,31 +80,39 @@ def lead(found: Mapping[str, Any]) -> str:
 
 def definitions(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """What the words of the tables mean, where there is any sweep."""
-    return [(term, " ".join(text.split())) for term, text in TERMS.items()] if runs else []
+    measured = {name for run in runs for row in run["rows"] for name in row.get("values") or ()}
+    values = {name: known.text.partition(": ")[2] for name, known in MEANINGS.items() if name in measured}
+    terms = {**TERMS, **{name: text[0].upper() + text[1:] for name, text in values.items()}}
+    return [(term, " ".join(text.split())) for term, text in terms.items()] if runs else []
 
 
-def _figures(found: Mapping[str, Any], name: str) -> str:
+def _figures(found: Mapping[str, Any], name: str, styles: Mapping[str, Style]) -> str:
     from tokred.report import canvas
-    from tokred.report.sweep_plots import CAPTIONED, pictures
+    from tokred.report.sweep_plots import caption, pictures
 
-    wide, tall = pictures(found, "wide"), pictures(found, "tall")
+    wide, tall = (pictures(found, shape, styles) for shape in SHAPES)
     shown = []
     for key, figure in wide.items():
-        caption = CAPTIONED[key]
-        alt = f"{caption} Every number is in the table."
+        text = caption(key, found)
+        alt = f"{text} {ELSEWHERE.get(key, 'Every number is in the table.')}"
         plates = "".join(
-            f'<div class="plate {shape}">{canvas.svg(drawn, f"{name}{key}{shape[0]}", alt)}</div>'
+            f'<div class="plate {shape}">{canvas.svg(drawn, f"{name}{key}-{shape[0]}", alt)}</div>'
             for shape, drawn in (("wide", figure), ("tall", tall[key]))
         )
-        shown.append(f"<figure>{plates}<figcaption>{e(caption)}</figcaption></figure>")
+        shown.append(f"<figure>{plates}<figcaption>{e(text)}</figcaption></figure>")
     return "<h2>Pictures</h2>" + "\n".join(shown) if shown else ""
 
 
-def _points(found: Mapping[str, Any], name: str) -> str:
+def _points(found: Mapping[str, Any], name: str, styles: Mapping[str, Style]) -> str:
     heads, lines = points(found)
     rows = [row for row in point_rows(found) if row["status"] != "excluded"]
-    marks = [marker_svg(style_of(row["method"])) if row.get("method") else "" for row in rows]
+    marks = [marker_svg(styles[row["method"]]) if row.get("method") else "" for row in rows]
     return _table(f"{name}-points", "Points", heads, lines, marks) if lines else ""
+
+
+def _plain(anchor: str, title: str, content: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
+    heads, lines = content
+    return _table(anchor, title, heads, lines) if lines else ""
 
 
 def _effects(found: Mapping[str, Any], name: str) -> str:
@@ -95,9 +121,8 @@ def _effects(found: Mapping[str, Any], name: str) -> str:
         return ""
     paper = found.get("paper") or {}
     what = " ".join(filter(None, (paper.get("metric"), f"({paper['source']})" if paper.get("source") else "")))
-    return (
-        f'{_table(f"{name}-effects", "Printed effects and ours", heads, lines)}<p class="soft">Printed: {e(what)}</p>'
-    )
+    shown = _table(f"{name}-effects", "Printed effects and ours", heads, lines)
+    return f'{shown}<p class="soft">Printed: {e(what)}. {e(verdict_line(found))}.</p>'
 
 
 def _table(
@@ -118,7 +143,8 @@ def _table(
     # A table of few columns is printed between its words; a wide one gets a page that lies on its side.
     css = "results narrow" if len(heads) <= NARROW else "results"
     return (
-        f'<div class="{css}"><h2 id="{e(anchor)}">{e(title)}</h2><p class="soft hint">A click on a heading sorts.</p>'
+        f'<div class="{css}"><h2 id="{e(anchor)}">{e(title)}</h2>'
+        f'<p class="soft hint">A click on a heading sorts.</p>{SWIPE}'
         f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{e(anchor)}"><table class="sortable words">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div></div>"
     )

@@ -1,25 +1,37 @@
-"""The pictures of a sweep: a mark for each point, curves against cost where strengths vary, curves over depth."""
+"""The pictures of a sweep: which it gets, curves against cost where strengths vary, curves over depth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokred.report.canvas import Shape, draw, handle, looking, marker, new_figure
-from tokred.report.style import INK, PALETTE, Style, style_of, variant
+from tokred.report.canvas import Shape, draw, looking, marker, new_figure
+from tokred.report.heatmaps import overlap, retention
+from tokred.report.looks import legend_height, looks, put_legend, styles_in
+from tokred.report.measured import Measured, Row, explained, meaning, measured, values_of
+from tokred.report.style import INK, Style, line_style
+from tokred.report.sweep_bars import bars
+from tokred.report.sweep_marks import marks
 from tokred.report.sweep_table import describe
-from tokred.report.text import number, shorten
+from tokred.report.text import clean, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Found = Mapping[str, Any]
-Row = Mapping[str, Any]
+Styles = Mapping[str, Style]
 CAPTIONED = {
     "points": "Every point of the grid with its 95 % interval; the axis does not begin at zero.",
+    "ablation": "The difference of each point to the first one at the same cost, on the same clips, with its 95 % "
+    "interval.",
     "curves": "Quality against multiply-adds per clip, with 95 % intervals.",
     "depth": "Over the blocks of the backbone (or the frames of a clip), means over clips with 95 % intervals.",
+    "retention": "Share of the answer's gradient norm that the kept tokens carry, in each frame of tokens (STA eq. 7), "
+    "means over clips; kept at random they would carry the share of patches kept.",
+    "overlap": "How much every two points have in common, means over clips: the patches that both keep as a share of "
+    "those that either keeps (IoU), the groups that they merge (adjusted Rand index), and how alike they rank the "
+    "clips (Spearman, Kendall).",
 }
 """What every picture shows, by its name."""
 
@@ -27,167 +39,121 @@ STRENGTHS = 3
 """So many different costs in one series make a curve; fewer are marks."""
 
 
-def pictures(found: Found, shape: Shape = "wide") -> dict[str, Figure]:
-    """All pictures of a sweep by file name: ``points``, ``curves`` (quality against cost), ``depth``.
+def pictures(found: Found, shape: Shape = "wide", styles: Styles | None = None) -> dict[str, Figure]:
+    """All pictures of a sweep by file name, those of `CAPTIONED` that it has data for.
 
     Args:
-        found: as read from sweep.json; shape: "wide" for a desktop, "tall" for a phone.
+        found: as read from sweep.json; shape: "wide" for a desktop, "tall" for a phone;
+        styles: by method, where several runs share them.
     """
-    made = {"points": marks(found, shape), "curves": curves(found, shape), "depth": depth(found, shape)}
+    styles = styles_in(found) if styles is None else styles
+    rows = [row for row in found["rows"] if row["status"] == "done"]
+    varied = _is_curves([row for row in rows if number(row.get("gmac")) is not None], found)
+    made = {
+        # Where strengths vary every series is better shown as a curve.
+        "points": None if varied else marks(found, rows, styles, shape),
+        "ablation": None if varied else bars(found, rows, styles, shape),
+        "curves": curves(found, shape, styles) if varied else None,
+        "depth": depth(found, shape, styles),
+        "retention": retention(found, rows, styles, shape),
+        "overlap": overlap(found, rows, styles, shape),
+    }
     return {name: figure for name, figure in made.items() if figure is not None}
 
 
-def marks(found: Found, shape: Shape = "wide") -> Figure | None:
-    """A mark with its 95 % interval for each point, a panel for each label set or measured value. No bars: they would
-    have to begin at zero.
-
-    Returns:
-        The figure; None where every series is better shown as a curve, or nothing is there.
-    """
-    panels = list(_measured(found))
+def caption(name: str, found: Found) -> str:
+    """What a picture of a sweep shows, with what its axes mean."""
     rows = [row for row in found["rows"] if row["status"] == "done"]
-    if not panels or (_series(rows, found) and _is_curves(rows, found)):
-        return None
-    names = list(dict.fromkeys(describe(row["point"], found) for row in rows))
-    with looking():
-        height = 0.36 * len(names) + 1.3
-        down = len(panels) if shape == "tall" else 1
-        figure = new_figure(shape, max(2.4, height) * down)
-        axes = figure.subplots(down, len(panels) // down or 1, squeeze=False, sharey=shape == "wide").flatten().tolist()
-        styles = _styles(rows, found)
-        for panel, (title, get, scale, levels) in zip(axes, panels):
-            _marks(panel, [(row, point) for row in rows if (point := get(row))], names, found, styles, scale)
-            _unreduced(panel, rows, levels, names, found, scale)
-            panel.set_title(title)
-            panel.set_yticks(range(len(names)), [shorten(name, 46 if shape == "wide" else 26) for name in names])
-            panel.set(ylim=(len(names) - 0.4, -0.6))
-            panel.tick_params(axis="y", length=0)
-            panel.grid(False, axis="y")
-        if any(levels for *_, levels in panels):
-            from matplotlib.lines import Line2D
-
-            figure.legend(
-                handles=[Line2D([], [], color=INK, lw=1.1, label="unreduced, on the same clips")],
-                loc="outside lower center",
-                fontsize=8.5,
-            )
-    return figure
+    shown = {"points": values_of(rows, curves=False), "depth": values_of(rows, curves=True)}
+    by = (
+        f" They are ranked by {clean(found['overlap_ranks'])}."
+        if name == "overlap" and found.get("overlap_ranks")
+        else ""
+    )
+    return f"{CAPTIONED[name]}{by} {explained(shown.get(name, []))}".strip()
 
 
-def _unreduced(
-    panel: Axes, rows: Sequence[Row], levels: Mapping[str, float], names: list[str], found: Found, scale: float
-) -> None:
-    """The unreduced model: one line where all points share it, else a stroke beside each point."""
-    if len(set(levels.values())) == 1:
-        panel.axvline(scale * next(iter(levels.values())), color=INK, lw=1.1, zorder=1)
-        return
-    for row in rows:
-        level = levels.get(row["cell"])
-        if level is not None:
-            at = names.index(describe(row["point"], found))
-            panel.plot([scale * level] * 2, [at - 0.4, at + 0.4], color=INK, lw=1.4, zorder=2)
-
-
-def curves(found: Found, shape: Shape = "wide") -> Figure | None:
+def curves(found: Found, shape: Shape = "wide", styles: Styles | None = None) -> Figure | None:
     """Quality against multiply-adds, a line for each series; None where there are fewer than three strengths."""
     rows = [row for row in found["rows"] if row["status"] == "done" and number(row.get("gmac")) is not None]
-    panels = list(_measured(found))
+    panels = list(measured(rows))
     if not panels or not _is_curves(rows, found):
         return None
     series = _series(rows, found)
+    drawn = looks(series, styles_in(found) if styles is None else styles)
+    shared = [len(set(one.levels.values())) == 1 for one in panels]
     with looking():
-        across = 1 if shape == "tall" else len(panels)
-        down = len(panels) if shape == "tall" else 1
-        figure = new_figure(shape, 4.4 * down + (0.1 * len(series) if shape == "tall" else 0))
-        axes = figure.subplots(down, across, squeeze=False).flatten().tolist()
-        for panel, (title, get, scale, levels) in zip(axes, panels):
-            for style, (_, members) in zip(_looks(series), series.items()):
-                points = [
-                    (row["gmac"], tuple(None if v is None else scale * v for v in point))
-                    for row in members
-                    if (point := get(row))
-                ]
-                draw(panel, style, sorted(points))  # type: ignore[arg-type]
-            if len(set(levels.values())) == 1:
-                panel.axhline(scale * next(iter(levels.values())), color=INK, lw=1.1, zorder=1)
-            panel.set_title(title)
-            panel.set_xlabel("multiply-adds per clip, GMAC (papers print this as GFLOPs)")
-        _legend(figure, series, shape, unreduced=any(len(set(levels.values())) == 1 for *_, levels in panels))
+        figure, axes = _panels(len(panels), shape, list(series))
+        for panel, one, level in zip(axes, panels, shared):
+            for name, members in series.items():
+                _curve(panel, drawn[name], members, one)
+            if level:
+                panel.axhline(one.scale * next(iter(one.levels.values())), color=INK, lw=1.1, zorder=1)
+            panel.set_title(one.title)
+            panel.set_ylabel(one.unit)
+        cost = "multiply-adds per clip, GMAC (papers print this as GFLOPs)"
+        if shape == "wide":
+            figure.supxlabel(cost, fontsize=10, x=0.42)
+        else:
+            axes[-1].set_xlabel(cost, fontsize=8.5)
+        put_legend(figure, drawn, shape, unreduced=any(shared))
     return figure
 
 
-def depth(found: Found, shape: Shape = "wide") -> Figure | None:
+def _curve(panel: Axes, style: Style, members: Sequence[Row], one: Measured) -> None:
+    """The marks of a series, and a line through the means of those that differ in their seed alone."""
+    points = [(row, point) for row in members if (point := one.get(row))]
+    together: dict[str, list[tuple[float, float]]] = {}
+    for row, (value, _, _) in points:
+        same = str(sorted((key, str(v)) for key, v in row["point"].items() if key != "seed"))
+        together.setdefault(same, []).append((row["gmac"], one.scale * value))
+    means = sorted(tuple(sum(axis) / len(axis) for axis in zip(*found)) for found in together.values())
+    panel.plot(*zip(*means), color=style.color, lw=1.5, ls=line_style(style), alpha=0.75, zorder=2)
+    scaled = [(row["gmac"], tuple(None if v is None else one.scale * v for v in point)) for row, point in points]
+    draw(panel, style, sorted(scaled), line=False)  # type: ignore[arg-type]
+
+
+def depth(found: Found, shape: Shape = "wide", styles: Styles | None = None) -> Figure | None:
     """Measures with a value for every block, as curves over depth with their intervals; None without any."""
     rows = [row for row in found["rows"] if row["status"] == "done"]
-    names = list(dict.fromkeys(n for row in rows for n, v in row["values"].items() if isinstance(v["value"], list)))
+    names = values_of(rows, curves=True)
     if not names:
         return None
     labelled: dict[str, list[Row]] = {}
     for row in rows:
         labelled.setdefault(describe(row["point"], found), []).append(row)
+    drawn = looks(labelled, styles_in(found) if styles is None else styles)
     with looking():
-        down = len(names) if shape == "tall" else 1
-        figure = new_figure(shape, 4.2 * down + (0.1 * len(labelled) if shape == "tall" else 0))
-        axes = figure.subplots(down, len(names) // down, squeeze=False).flatten().tolist()
+        figure, axes = _panels(len(names), shape, list(labelled))
         for panel, name in zip(axes, names):
-            for style, measured in zip(_looks(labelled), labelled.values()):
-                for row in measured:
+            known = meaning(name)
+            for label, members in labelled.items():
+                for row in members:
                     if name in row["values"]:
-                        _over_depth(panel, style, row["values"][name])
-            panel.set_title(name.replace("_", " "))
-            panel.set_xlabel("frame" if name.endswith("per_frame") else "block")
-        _legend(figure, labelled, shape, unreduced=False)
+                        _over_depth(panel, drawn[label], row["values"][name], known.scale)
+            panel.set_title(known.title)
+            panel.set_ylabel(known.unit)
+            panel.set_xlabel("frame of tokens" if name.endswith("per_frame") else "block")
+            panel.locator_params(axis="x", integer=True)
+        put_legend(figure, drawn, shape, unreduced=False)
     return figure
 
 
-def _over_depth(panel: Axes, style: Style, numbers: Mapping[str, Any]) -> None:
+def _over_depth(panel: Axes, style: Style, numbers: Mapping[str, Any], scale: float) -> None:
     known = [i for i, value in enumerate(numbers["value"]) if value is not None]
     xs = [float(i) for i in known]
-    panel.plot(xs, [numbers["value"][i] for i in known], color=style.color, lw=1.5, **_small(style))
-    low, high = ([numbers[end][i] for i in known] for end in ("low", "high"))
+    mark = {key: value for key, value in marker(style, 0.7).items() if key != "color"}
+    line = line_style(style)
+    panel.plot(xs, [scale * numbers["value"][i] for i in known], color=style.color, lw=1.5, ls=line, **mark)
+    low, high = ([scale * numbers[end][i] for i in known] for end in ("low", "high"))
     panel.fill_between(xs, low, high, color=style.color, alpha=0.12, lw=0)
 
 
-def _small(style: Style) -> dict[str, Any]:
-    return {key: value for key, value in marker(style, 0.7).items() if key != "color"}
-
-
-def _marks(
-    panel: Axes, found: list[tuple[Row, Any]], names: list[str], run: Found, styles: Mapping[str, Style], scale: float
-) -> None:
-    at = {name: place for place, name in enumerate(names)}
-    seen: dict[int, int] = {}
-    for row, (value, low, high) in found:
-        place = at[describe(row["point"], run)]
-        shift = 0.16 * seen.get(place, 0)
-        seen[place] = seen.get(place, 0) + 1
-        style = styles[describe(row["point"], run)]
-        if low is not None and high is not None:
-            panel.plot([scale * low, scale * high], [place + shift] * 2, color=style.color, lw=5, alpha=0.3, zorder=2)
-        panel.plot([scale * value], [place + shift], ls="none", zorder=3, **marker(style))
-
-
-def _measured(found: Found) -> Iterator[tuple[str, Any, float, dict[str, float]]]:
-    """Title, reader of (value, low, high) from a row, factor for the axis, level of the unreduced model by cell."""
-    rows = [row for row in found["rows"] if row["status"] == "done"]
-    for name in dict.fromkeys(n for row in rows for n in row["accuracy"]):
-
-        def top1(row: Row, name: str = name) -> Any:
-            a = row["accuracy"].get(name)
-            return None if a is None else (a["top1"], a["low"], a["high"])
-
-        compared = {row["cell"]: row["accuracy"].get(name) for row in rows}
-        levels = {
-            cell: round(a["top1"] - a["diff"], 9) for cell, a in compared.items() if a and a.get("diff") is not None
-        }
-        yield f"{name}, top-1 %", top1, 100.0, levels
-    for name in dict.fromkeys(n for row in rows for n, v in row["values"].items() if not isinstance(v["value"], list)):
-
-        def value(row: Row, name: str = name) -> Any:
-            v = row["values"].get(name)
-            return None if v is None or v["value"] is None else (v["value"], v["low"], v["high"])
-
-        yield name.replace("_", " "), value, 1.0, {}
+def _panels(number_of: int, shape: Shape, names: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    down = number_of if shape == "tall" else 1
+    beside = legend_height(names, shape)
+    figure = new_figure(shape, max(4.4, beside) if shape == "wide" else 3.9 * down + beside)
+    return figure, figure.subplots(down, number_of // down, squeeze=False).flatten().tolist()
 
 
 def _series(rows: Sequence[Row], found: Found) -> dict[str, list[Row]]:
@@ -210,33 +176,3 @@ def _is_strength(key: str, rows: Sequence[Row]) -> bool:
 def _is_curves(rows: Sequence[Row], found: Found) -> bool:
     costs = [{row.get("gmac") for row in members} for members in _series(rows, found).values()]
     return bool(costs) and max(map(len, costs)) >= STRENGTHS
-
-
-def _styles(rows: Sequence[Row], found: Found) -> dict[str, Style]:
-    return {describe(row["point"], found): style_of(row["method"]) for row in rows}
-
-
-def _looks(series: Mapping[str, Sequence[Row]]) -> list[Style]:
-    """A style for each series: its method's, and other colours where one method has several series."""
-    found: list[Style] = []
-    for members in series.values():
-        style = style_of(members[0]["method"])
-        again = sum(other.marker == style.marker for other in found)
-        if again:
-            free = [color for color in PALETTE if color not in {other.color for other in found}] or list(PALETTE)
-            style = Style(free[0], style.marker, style.dashed)
-            style = variant(style, again)
-        found.append(style)
-    return found
-
-
-def _legend(figure: Figure, series: Mapping[str, Sequence[Row]], shape: Shape, *, unreduced: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [handle(style, shorten(name, 40)) for name, style in zip(series, _looks(series))]
-    if unreduced:
-        handles.insert(0, Line2D([], [], color=INK, lw=1.1, label="unreduced"))
-    if shape == "wide":
-        figure.legend(handles=handles, loc="outside right center", fontsize=9)
-    else:
-        figure.legend(handles=handles, loc="outside lower center", fontsize=8)
