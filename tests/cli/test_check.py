@@ -99,3 +99,10 @@ def test_bad_words_are_one_line_and_status_two(tokred: Call, tmp_path: Path) -> 
         status, out, err = tokred("check", *words)
         assert (status, out) == (2, "")
         assert err.count("\n") == 1, err
+
+
+def test_a_declaration_that_switches_clauses_off_for_nothing_is_told(tokred: Call, tmp_path: Path) -> None:
+    spec = written(tmp_path, "capabilities = tokred.Capabilities(static_counts=False)")
+    status, out, _ = tokred("check", f"{spec}:keep=0.5", "--only", "check_declarations", "--backbone", "video")
+    assert status == 0, out
+    assert "\nwarning: it declares static_counts=False, which switches clauses off, but its token counts were" in out

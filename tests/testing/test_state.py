@@ -7,7 +7,7 @@ import pytest
 import torch
 from testing.zoo import Specimen, about
 
-from tokred.testing.state import _equal
+from tokred.testing.state import equal
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ class Plain:
 
 def test_equality_looks_into_containers_tensors_and_plain_objects() -> None:
     carried = {"a": [torch.ones(2), (1, "x")], "b": Plain(1.0)}
-    assert _equal(carried, deepcopy(carried))
-    assert not _equal(carried, {**carried, "b": Plain(2.0)})
-    assert not _equal([torch.ones(2)], [torch.zeros(2)])
-    assert not _equal({"a": 1}, {"a": 1, "b": 2})
+    assert equal(carried, deepcopy(carried))
+    assert not equal(carried, {**carried, "b": Plain(2.0)})
+    assert not equal([torch.ones(2)], [torch.zeros(2)])
+    assert not equal({"a": 1}, {"a": 1, "b": 2})

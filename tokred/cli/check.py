@@ -56,6 +56,8 @@ def command(
 
 def _lines(outcomes: tuple[contract.Outcome, ...]) -> list[str]:
     """The report of one reducer: one line a check with a mark per backbone, then the failures in full."""
+    from tokred.testing.failures import WARNING
+
     backbones = list(dict.fromkeys(outcome.backbone for outcome in outcomes))
     marks = {(o.check, o.backbone): {"passed": "pass", "failed": "FAIL", "skipped": "skip"}[o.status] for o in outcomes}
     names = list(dict.fromkeys(outcome.check for outcome in outcomes))
@@ -69,6 +71,7 @@ def _lines(outcomes: tuple[contract.Outcome, ...]) -> list[str]:
         if outcome.status == "skipped":
             reasons.setdefault(outcome.detail, []).append(outcome.check)
     lines += [f"skipped, since {reason}: {', '.join(dict.fromkeys(checks))}" for reason, checks in reasons.items()]
+    lines += dict.fromkeys(o.detail for o in outcomes if o.status == "passed" and o.detail.startswith(WARNING))
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         lines += ["", outcome.detail]

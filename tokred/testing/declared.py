@@ -7,10 +7,11 @@ import inspect
 from tokred.reducer import SITES
 from tokred.testing.case import Case, same_decisions
 from tokred.testing.check import check
+from tokred.testing.claims import expect_counts_vary, expect_grid, expect_needs_read, expect_not_whole, expect_state
 from tokred.testing.failures import Broken, expect
 
 
-@check("it reads only the statistics that it declares in Capabilities.needs")
+@check("it reads the statistics that it declares in Capabilities.needs, and no others")
 def check_declared_needs(case: Case) -> None:
     decided = case.decisions()  # reading what is not declared raises
     if "frames" not in case.reducer.capabilities.needs:
@@ -25,10 +26,11 @@ def check_declared_needs(case: Case) -> None:
         expect(
             same, 'the same decisions on tokens without temporal groups, or "frames" in its needs', "other decisions"
         )
+    expect_needs_read(case)
 
 
-@check("its other declarations hold: site, strength, length, parameters, defaults")
-def check_declarations(case: Case) -> None:
+@check("its other declarations hold: site, strength, length, parameters, state, grid, defaults")
+def check_declarations(case: Case) -> str | None:
     reducer, capabilities = case.reducer, case.reducer.capabilities
     expect(reducer.site in SITES, f"a site among {', '.join(SITES)}", repr(reducer.site))
     if reducer.strength:
@@ -54,3 +56,8 @@ def check_declarations(case: Case) -> None:
     if capabilities.identity_at_zero is not True:
         reason = capabilities.identity_at_zero
         expect(isinstance(reason, str) and bool(reason), "the reason why strength zero is not the host", repr(reason))
+        expect_not_whole(case)
+    if capabilities.keeps_grid:
+        expect_grid(seen)
+    expect_state(case)
+    return expect_counts_vary(case)

@@ -9,16 +9,23 @@ from torch import Tensor
 
 from tokred.attach import attach
 from tokred.reducer import Capabilities
-from tokred.testing.case import Case, difference
+from tokred.testing.case import Case, difference, same_decisions
 from tokred.testing.check import check
 from tokred.testing.failures import Broken, NotApplicable, expect
 from tokred.testing.graphs import breaks_graph, first_line, fresh_compiler, other_clips, video
 from tokred.testing.identity import KERNELS
+from tokred.testing.surroundings import autocast, decide_in
 
 
-@check("it runs under autocast in bfloat16")
+@check("it runs under autocast in bfloat16, and decides there as it does without")
 def check_autocast(case: Case) -> None:
     _runs_narrow(case, torch.device("cpu"), torch.bfloat16)
+    # Of the same features and queries: what a host computes under autocast is the host's.
+    seen = case.watch(decide=decide_in(autocast))
+    decided = [step.reduction.positions() for step in seen if step.reduction is not None]
+    expect(
+        same_decisions(decided, case.decisions()), "the same decisions under autocast to bfloat16", "other decisions"
+    )
 
 
 @check("it runs under autocast on a GPU, in float16 and in bfloat16")

@@ -28,7 +28,8 @@ class StepExample:
         gone: patch tokens of each temporal group that earlier steps took away.
         frames: whether the tokens are still in temporal groups.
         masses, features, attention: a kind of ``tokred.testing.content``.
-        strength: of the reducer's range, in eighths: 0 = weakest, 8 = strongest; None = as it is given.
+        strength: of the reducer's range, in eighths (or parts of one): 0 = weakest, 8 = strongest; None = as it is
+            given.
         step: which of the reducer's steps, by its number, alone (or behind its own earlier ones, where it needs what
             those set aside); None = all blocks from the first, as hosts with stages always run.
         seed: another seed, other numbers of the same kinds.
@@ -47,7 +48,7 @@ class StepExample:
     masses: str = "none"
     features: str = "normal"
     attention: str = "normal"
-    strength: int | None = None
+    strength: float | None = None
     step: int | None = 0
     seed: int = 0
 

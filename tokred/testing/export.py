@@ -13,10 +13,12 @@ from tokred.registry import build, list_methods
 from tokred.testing.case import Case, difference, logits_of
 from tokred.testing.check import check
 from tokred.testing.failures import Broken, expect
+from tokred.testing.remake import expect_settings_alone
 
 
 @check("copies, pickles, state dicts and its own settings give the same model again")
 def check_serialisation(case: Case) -> None:
+    expect_settings_alone(case.reducer)
     fast = case.attach()
     logits = case.logits(fast)
     expect(torch.equal(case.logits(copy.deepcopy(fast)), logits), "equal logits from a deep copy", "other logits")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+WARNING = "warning: "
+"""How what a passed check tells begins where it should not go unseen."""
+
 
 class Broken(AssertionError):
     """Raised inside a check: what was expected and what came."""

@@ -36,11 +36,28 @@ class Largest(TorchDispatchMode):
         return out
 
 
+class Made(TorchDispatchMode):
+    """References to the tensors of some size that are made inside."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least = least
+        self.references: list[weakref.ref[Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for made in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(made, Tensor) and made.numel() >= self.least:
+                self.references.append(weakref.ref(made))
+        return out
+
+
 @check("no step holds an attention map that it does not declare, and nothing of a forward stays alive", once=True)
 def check_memory(case: Case) -> None:
     if "attention" not in case.reducer.capabilities.needs:
         _expect_no_map(case)
     _expect_nothing_alive(case)
+    _expect_no_copies(case)
 
 
 def _expect_no_map(case: Case) -> None:
@@ -77,3 +94,29 @@ def _expect_nothing_alive(case: Case) -> None:
     alive = sum(reference() is not None for reference in kept)
     expect(alive == 0, "no features alive after the forward that made them, and reset", f"{alive} tensors")
     expect(held() is None, "the input not to be kept", "it is alive")
+
+
+def _expect_no_copies(case: Case) -> None:
+    """What a step makes with a number for every token is gone after it, wherever it was put.
+
+    Tables that depend on sizes alone may stay: they are there since the first forward."""
+    fast = case.attach()
+    case.watch(fast)
+    made: list[weakref.ref[Tensor]] = []
+
+    def look(action: Action, tokens: Tokens, probe: Probe, site: Site) -> Reduction | None:
+        with Made(tokens.x.shape[0] * tokens.patch_count) as inside:
+            reduction = action.reducer.reduce(tokens, probe, site)
+        made.extend(inside.references)
+        return reduction
+
+    case.watch(fast, decide=look)
+    fast.reset()
+    if any(reference() is not None for reference in made):
+        gc.collect()
+    alive = sum(reference() is not None for reference in made)
+    expect(
+        alive == 0,
+        "nothing alive that a step made for the tokens of one forward, after it and reset",
+        f"{alive} tensors",
+    )

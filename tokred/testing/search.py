@@ -17,6 +17,7 @@ from tokred.testing.case import Case, at_share
 from tokred.testing.check import Check
 from tokred.testing.example import StepExample
 from tokred.testing.failures import NotApplicable, Outcome
+from tokred.testing.fixed import look_at_fixed
 from tokred.testing.profiles import Profile
 from tokred.testing.report import expectation, report, reproduce
 from tokred.testing.shapes import Backbone
@@ -59,7 +60,7 @@ def trial_of(reducer: TokenReducer, example: StepExample) -> Trial:
 
 
 def search_steps(reducer: TokenReducer, checks: Sequence[Check], profile: Profile) -> tuple[Outcome, ...]:
-    """Every clause that can be seen on one step, on drawn examples.
+    """Every clause that can be seen on one step, on drawn examples and on the fixed ones of unusual sizes.
 
     Args:
         reducer: at any strength; the strength is drawn too where it declares one.
@@ -82,8 +83,12 @@ def search_steps(reducer: TokenReducer, checks: Sequence[Check], profile: Profil
     while looking:
         seen, failure = _hunt(reducer, looking, hosts, profile)
         if failure is None:
+            # Behind the drawn ones: of what fails on both, the example that was made small is shown.
+            for check, trial, error in look_at_fixed(lambda example: trial_of(reducer, example), looking, hosts):
+                broken = _broken(check, error, looking)
+                found[broken] = _failed(Found(broken, trial, error))
             told = f"{seen} drawn steps" if seen else ""
-            for check in looking:
+            for check in [check for check in looking if check not in found]:
                 found[check] = Outcome(check.name, STEPS, reducer.spec, "passed" if seen else "skipped", told)
             break
         looking.remove(failure.check)

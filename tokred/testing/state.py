@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import copy
-import random
-import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tokred.reducer import TokenReducer
+from tokred.testing.caches import expect_grids_apart
 from tokred.testing.case import Case, Seen, difference, same_decisions
 from tokred.testing.check import check
 from tokred.testing.failures import expect
 from tokred.testing.identity import EXACT
+from tokred.testing.remake import remade
 from tokred.testing.stand_in import View
+from tokred.testing.surroundings import changes, decide_in, global_state, other_surroundings, seeded, switched
 from tokred.testing.trial import Trial
 
 WORKERS = 3
 
 
-@check("the same input gives the same decisions and logits, whatever the global random state")
+@check("the same input gives the same decisions and logits, whatever generators, modes and defaults are around it")
 def check_determinism(case: Case) -> None:
     fast = case.attach()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+    with seeded(1):
         logits, decisions = case.logits(fast), case.decisions(fast)
-        torch.manual_seed(2)
+    with seeded(2):
         again, decided = case.logits(fast), case.decisions(fast)
-    expect(same_decisions(decisions, decided), "the same decisions on a second run", "other decisions")
+    expect(
+        same_decisions(decisions, decided), "the same decisions on a second run, with other seeds", "other decisions"
+    )
     expect(torch.equal(logits, again), "the same logits bit for bit on a second run", _gap(again, logits))
     twin = case.attach(copy.deepcopy(case.reducer))
     expect(
         same_decisions(case.decisions(twin), decisions), "the same decisions from an equal reducer", "other decisions"
     )
+    for where, around in other_surroundings(case.reducer.capabilities).items():
+        seen = case.watch(fast, decide=decide_in(around))
+        decided = [step.reduction.positions() for step in seen if step.reduction is not None]
+        expect(same_decisions(decided, decisions), f"the same decisions {where}", "other decisions")
 
 
 @check_determinism.on_drawn
@@ -46,20 +52,40 @@ def _determinism_drawn(trial: Trial) -> None:
     expect(same, "the same tokens bit for bit on a second run", _gap(again.tokens.x, first.tokens.x))
 
 
-@check("no global state is touched: random generators, defaults, threads, modes")
+@check("no global state is touched: random generators, defaults, threads, modes, switches")
 def check_no_global_state(case: Case) -> None:
-    before = _globals()
-    fast = case.attach()
-    case.logits(fast)
-    changed = [name for name, value in _globals().items() if not _equal(value, before[name])]
-    expect(not changed, "every global state as it was after attach and a forward", f"changes in {', '.join(changed)}")
+    # What is set to what it was is seen the second time, when everything is the other way round.
+    for flipped in (False, True):
+        with switched(flipped=flipped), seeded(1 + flipped):
+            before = global_state()
+            made = remade(case.reducer)
+            drawn = torch.get_rng_state()
+            if case.reducer.capabilities.trainable:
+                before["torch's random state"] = drawn  # layers are made with random weights, as all of torch's
+            fast = case.attach()
+            case.logits(fast)
+            changed = changes(before, global_state())
+        what = "every global state as it was after construction, attach and a forward"
+        expect(not changed, what, f"changes in {', '.join(changed)}")
+        del made
+    _expect_no_seed(case)
+
+
+def _expect_no_seed(case: Case) -> None:
+    """Construction may draw weights from torch's generator; it does not set it."""
+    left = []
+    for seed in (3, 4):
+        with seeded(seed):
+            remade(case.reducer)
+            left.append(torch.get_rng_state())
+    expect(not torch.equal(*left), "torch's generator not to be seeded by construction", "a seed")
 
 
 @check_no_global_state.on_drawn
 def _globals_drawn(trial: Trial) -> None:
-    before = _globals()
+    before = global_state()
     trial.run()
-    changed = [name for name, value in _globals().items() if not _equal(value, before[name])]
+    changed = changes(before, global_state())
     expect(not changed, "every global state as it was after a step", f"changes in {', '.join(changed)}")
 
 
@@ -70,12 +96,13 @@ def _globals_drawn(trial: Trial) -> None:
 def check_no_state_between_forwards(case: Case) -> None:
     fast = case.attach()
     first = case.logits(fast)
-    held = _held(case)
+    carried = held(case.reducer)
     case.logits(fast, case.clips.flip(0) * 2)
-    changed = [name for name, value in _held(case).items() if not _equal(value, held.get(name))]
+    changed = [name for name, value in held(case.reducer).items() if not equal(value, carried.get(name))]
     expect(not changed, "the reducer's attributes as they were after a forward", f"changes in {', '.join(changed)}")
     again = case.logits(fast)
     expect(torch.equal(first, again), "the same logits after another clip in between", _gap(again, first))
+    expect_grids_apart(case)
 
 
 @check_no_state_between_forwards.on_drawn
@@ -150,51 +177,29 @@ def check_threads(case: Case) -> None:
     expect(gap <= EXACT, "the same logits from forwards that run at once", f"a difference of {gap:.2g}")
 
 
-def _globals() -> dict[str, Any]:
-    """Global states of Python and torch that a forward has no business with."""
-    found: dict[str, Any] = {
-        "torch's random state": torch.get_rng_state(),
-        "Python's random state": hash(random.getstate()),
-        "torch's default dtype": torch.get_default_dtype(),
-        "torch's default device": torch.get_default_device(),
-        "gradient mode": torch.is_grad_enabled(),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "number of threads": torch.get_num_threads(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "float32 matmul precision": torch.get_float32_matmul_precision(),
-    }
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        kind, keys, *rest = numpy.random.get_state()
-        found["NumPy's random state"] = (kind, keys.tobytes(), *rest)
-    hooks: Callable[[str], int] = lambda name: len(getattr(torch.nn.modules.module, name))  # noqa: E731
-    for name in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks"):
-        found[f"torch's {name}"] = hooks(name)
-    return found
-
-
-def _held(case: Case) -> dict[str, Any]:
-    """What the reducer and its sub-modules carry: attributes (copied) and tensors."""
+def held(reducer: TokenReducer) -> dict[str, Any]:
+    """What a reducer and its sub-modules carry: attributes (copied) and tensors."""
     found: dict[str, Any] = {}
-    for place, module in case.reducer.named_modules():
+    for place, module in reducer.named_modules():
         for name, value in vars(module).items():
             if name not in ("_modules", "_parameters", "_buffers"):
                 found[f"{place}.{name}".lstrip(".")] = copy.deepcopy(value)
-    found.update({name: tensor.clone() for name, tensor in case.reducer.state_dict().items()})
+    found.update({name: tensor.clone() for name, tensor in reducer.state_dict().items()})
     return found
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
+    """Whether two values are equal, also inside of containers and plain objects."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return torch.equal(a, b)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(_equal, a, b))
+        return len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     # Objects without an equality of their own were copied, and are compared by what they carry.
     own_equality = any("__eq__" in vars(kind) for kind in type(a).__mro__[:-1])
     if type(a) is type(b) and not own_equality and hasattr(a, "__dict__"):
-        return _equal(vars(a), vars(b))
+        return equal(vars(a), vars(b))
     return bool(a == b)
 
 
