@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,12 @@ def test_beside_the_frame_stand_text_effects_and_pictures(run: pd.DataFrame) -> 
     assert run.attrs["table"] == (folder / "table.md").read_text()
     assert {effect["label"] for effect in run.attrs["effects"]} == {"appearance", "motion"}
     assert {effect["paper"] for effect in run.attrs["effects"]} == {-1.0}
+    assert run.attrs["verdicts"] == dict(Counter(effect["verdict"] for effect in run.attrs["effects"]))
     gap = run["motion_top1"][1] - run["motion_top1"][0]
     (motion,) = (effect for effect in run.attrs["effects"] if effect["label"] == "motion")
     assert motion["ours"] == pytest.approx(gap)
-    assert run.attrs["figures"] == {"points": str(folder / "points.png")}
-    assert Path(run.attrs["figures"]["points"]).read_bytes().startswith(b"\x89PNG")
+    assert {Path(path) for path in run.attrs["figures"].values()} == set(folder.glob("*.png")) != set()
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in run.attrs["figures"].values())
     assert Path(run.attrs["report"]).read_text().startswith("<!DOCTYPE html>")
 
 

@@ -48,8 +48,8 @@ def sweep(
     Returns:
         What ``tokred.results(out)`` gives. Its ``attrs``: ``folder``; ``table``, Markdown text as in table.md;
         ``effects``, one mapping per printed effect and label set (``from``, ``to``, ``at``, ``label``, ``paper`` as
-        printed, ``ours``, ``low``, ``high`` as shares of one, ``p``, ``n``, ``verdict``); ``notes``; ``figures``,
-        name -> PNG file ("points", "curves", "depth": those that there is data for); ``report``, the page.
+        printed, ``ours``, ``low``, ``high`` as shares of one, ``p``, ``n``, ``verdict``); ``verdicts``, how many of
+        each; ``notes``; ``figures``, name -> PNG file, those that there is data for; ``report``, the page.
         A point that failed is a line with ``status`` "failed" and its ``reason``, and a warning.
     Raises:
         SpecError: everything that is wrong with the file, one line each; a ValueError.
@@ -91,6 +91,7 @@ def sweep(
         "folder": str(folder),
         "table": sweep_markdown(found),
         "effects": [dict(effect) for effect in found["effects"]],
+        "verdicts": dict(found["verdicts"]),
         "notes": list(found["notes"]),
         "figures": {path.stem: str(path) for path in written if path.suffix == ".png"},
         "report": str(folder / "report.html"),
