@@ -162,9 +162,3 @@ class Trial:
             return action.reducer.promise(action.step, tokens.patch_count, tokens.groups, geometry)
         except ScheduleError as error:
             raise Refused(str(error)) from error
-
-
-def rounding_decides(trial: Trial) -> bool:
-    """Whether tokens or attention rows are there that are equal but for rounding: products round by their shape and the
-    order of their terms, so that which of two equals comes out ahead says nothing about a method."""
-    return trial.example.features in ("constant", "duplicated") or trial.example.attention in ("uniform", "near_ties")
