@@ -36,6 +36,11 @@ def test_scorers_of_a_stage_that_does_not_act_are_not_missed() -> None:
     check_gradients(Case(STTS(time=0.5, space=1.0), VIDEO))
 
 
+def test_a_learned_reducer_that_takes_no_step_has_nothing_to_learn_from() -> None:
+    tiny = VideoShape((1, 2, 2), dim=8, heads=1, depth=4).backbone
+    check_gradients(Case(STTS(keep=0.7), tiny))
+
+
 def test_masked_training_that_a_host_refuses_is_skipped_with_its_reason() -> None:
     with pytest.raises(NotApplicable, match=r"windows refuses .* in training: masked training needs attention of all"):
         check_gradients(Case(build(spec("Learns")), WINDOWS))

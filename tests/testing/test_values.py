@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from testing.zoo import Specimen, about, spec
 
 from tokred.methods import EViT, VidTLDR
+from tokred.reduction import Merge
 from tokred.registry import build
 from tokred.testing import CHECKS, Profile, StepExample, default_backbones
 from tokred.testing.case import Case
 from tokred.testing.search import search_steps
 from tokred.testing.trial import Trial
-from tokred.testing.values import _values_drawn, check_values, other_masses
+from tokred.testing.values import _expect_values, _values_drawn, check_values, other_masses
 
 VIDEO, IMAGE, _ = default_backbones()
 HERE = [check for check in CHECKS if check.name in ("check_values", "check_mass_conserved", "check_restore")]
@@ -34,6 +36,13 @@ def test_who_weighs_by_something_else_is_held_to_those_weights() -> None:
         example = StepExample(grid=(1, 3, 4), masses="mixed", attention=kind, prefix=1)
         for weighted in ("sources", "all"):
             _values_drawn(Trial(VidTLDR(r=4, weighted=weighted), example))
+
+
+def test_members_that_weigh_nothing_together_become_zero() -> None:
+    """There is no mean of them, so nothing is asked of them as equal tokens."""
+    ((where, step, merge),) = Trial(build(spec("Merges")), StepExample(grid=(1, 3, 4))).reduced
+    assert isinstance(merge, Merge)
+    _expect_values(where, step, replace(merge, weight=torch.zeros(merge.assign.shape)))
 
 
 def test_a_mix_of_averages_passes_also_where_windows_cannot_carry_it_out() -> None:

@@ -71,9 +71,8 @@ def _expect_learning(case: Case) -> None:
     bad = [name for name, gradient in learning.items() if not bool(gradient.isfinite().all())]
     expect(not bad, "finite gradients in training mode", f"NaN or infinity on {', '.join(bad[:3])}")
     reached = [name for name in reads.names.values() if _of(learning, name).any()]
-    expect(
-        bool(reached), "in training mode, a gradient on some parameter of the reducer, as trainable declares", "none"
-    )
+    what = "in training mode, a gradient on some parameter of the reducer, as trainable declares"
+    expect(bool(reached) or not _acts(attached, case.clips), what, "none")
     # Zero may be right (a constant on all scores changes no choice), and so is not being read (no step needs it here);
     # being read with no way for a gradient to come back is not.
     cut = reads.read - learning.keys()
@@ -81,6 +80,12 @@ def _expect_learning(case: Case) -> None:
         cut -= _taught(case, attached)
     what = "in training mode, a way for gradients to every parameter of the reducer that is read"
     expect(not cut, what, f"none to {', '.join(sorted(cut)[:3])}")
+
+
+@torch.no_grad()
+def _acts(attached: Attached, clips: Tensor) -> bool:
+    """Whether it takes a step at all: the smallest cut of a tiny grid may be none."""
+    return bool(attached.run(clips, record=True).steps)
 
 
 def _taught(case: Case, attached: Attached) -> set[str]:
@@ -122,7 +127,9 @@ def _expect_slopes(where: str, step: Seen, reduction: Reduction) -> None:
     expect(
         right,
         f"gradients through {where} to every token that its result depends on",
-        f"none on {zeros} of {slope[..., 0].numel()} tokens" if zeros else "gradients that are not its slope",
+        f"none on {zeros} of {slope[..., 0].numel()} tokens"
+        if zeros
+        else "gradients that are not its slope (a step that is not linear says linear = False)",
     )
 
 
