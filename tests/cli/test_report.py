@@ -21,3 +21,12 @@ def test_two_runs_on_one_page(tokred: Call, tmp_path: Path) -> None:
     assert "grid" in text
     assert "sta" in text
     assert (tmp_path / "one" / "report.html").is_file()
+
+
+def test_every_run_that_is_none_is_named(tokred: Call, tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "sweep.json").write_text("{")
+    status, out, err = tokred("report", tmp_path / "nope", tmp_path / "two", tmp_path / "cells")
+    assert (status, out) == (2, "")
+    for name, line in zip(("nope", "two", "cells"), err.splitlines(), strict=True):
+        assert line.startswith(f"tokred: {tmp_path / name}")

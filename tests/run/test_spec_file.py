@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tokred.run.spec_file import SpecError, did_you_mean, dotted, explain, parse_yaml, read_yaml
+from tokred.run.spec_file import SpecError, did_you_mean, dotted, explain, explain_all, parse_yaml, read_yaml
 
 
 class Leaf(BaseModel):
@@ -37,7 +37,49 @@ def test_every_problem_has_its_place_and_close_matches() -> None:
     assert "crown.lengt: unknown key; did you mean length?" in told
     assert "nmae: unknown key; did you mean name or named?" in told
     assert "name: missing" in told
-    assert any(line.startswith("named.a.length: ") and line.endswith("(given: 0)") for line in told)
+    assert "named.a.length: 0 is not at least 1" in told
+
+
+class Soil(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    depth: float = Field(1.0, gt=0, le=2)
+    kind: Literal["sand", "clay"] = "sand"
+    layers: list[int] = Field([1], min_length=1, max_length=2)
+    wet: bool = False
+    name: str = Field("a", pattern="^[a-z]+$", min_length=1)
+    mixed: str | dict[str, Any] | None = None
+    roots: Tree | None = None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"depth": 0}, "depth: 0 is not above 0"),
+        ({"depth": 3}, "depth: 3 is not at most 2"),
+        ({"depth": "1"}, "depth: '1' is not a number"),
+        ({"kind": "sant"}, "kind: 'sant' is not known; did you mean sand?"),
+        ({"layers": []}, "layers: is empty; allowed is at least 1"),
+        ({"layers": [1, 2, 3]}, "layers: has 3; allowed is at most 2"),
+        ({"layers": 1}, "layers: 1 is not a list"),
+        ({"layers": [1.5]}, "layers[0]: 1.5 is not a whole number"),
+        ({"layers": None}, "layers: is empty; allowed is a list"),
+        ({"wet": 1}, "wet: 1 is not true or false"),
+        ({"name": ""}, "name: is empty; allowed is at least 1"),
+        ({"name": "B"}, "name: 'B' does not match ^[a-z]+$"),
+        ({"mixed": 3}, "mixed: 3 is not text or a mapping (KEY: VALUE)"),
+        ({"roots": 3}, "roots: 3 is not a mapping (KEY: VALUE)"),
+    ],
+)
+def test_a_wrong_value_is_told_in_words_with_what_is_allowed(content: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match="Soil") as caught:
+        Soil.model_validate(content)
+    assert [line for _, line in explain_all(caught.value, Soil, whole="soil")] == [said]
+
+
+def test_a_long_value_is_cut() -> None:
+    with pytest.raises(ValidationError, match="Soil") as caught:
+        Soil.model_validate({"wet": "x" * 1000})
+    assert len(explain_all(caught.value, Soil, whole="soil")[0][1]) < 120
 
 
 def test_a_word_without_a_close_match_gets_the_whole_list() -> None:

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from tokred.run.spec_file import SpecError
-from tokred.run.sweep_file import load_sweep, parse_sweep
+from tokred.run.sweep_file import draft_sweep, load_sweep, parse_sweep
 from tokred.run.sweep_plan import SweepPlan
-from tokred.run.sweep_planner import plan_sweep
+from tokred.run.sweep_planner import plan_draft, plan_sweep
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SWEEPS = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if "stages" not in yaml.safe_load(path.read_text())]
@@ -71,8 +71,8 @@ def test_every_setting_that_cannot_be_run_is_told_with_its_axis() -> None:
     assert [line.partition(": ")[0] for line in problems] == [
         "axes[0].reducer.r", "axes[1].reducer.order", "axes[2].reducer.seeed",
     ]  # fmt: skip
-    assert problems[0].startswith("axes[0].reducer.r: 400: r = 400 ")
-    assert "below 64" in problems[0]
+    assert problems[0] == "axes[0].reducer.r: 400 is not below 64 at block 0 (in 2 points)"
+    assert problems[1].startswith("axes[1].reducer.order: 'XYZ' is not a string of F (forward) and B")
     assert "did you mean seed?" in problems[2]
 
 
@@ -83,7 +83,7 @@ def test_a_wrong_axis_of_a_profile_is_named_there() -> None:
 
 def test_an_unknown_method_gets_close_matches() -> None:
     (problem,) = told(axes=[{"reducer": ["stab:r=8", "sta:r=8"]}])
-    assert problem.startswith("axes[0].reducer: stab:r=8: ")
+    assert problem.startswith("axes[0].reducer[0]: unknown method 'stab'")
     assert "did you mean sta" in problem
 
 
@@ -101,8 +101,94 @@ def test_what_is_left_out_is_not_checked() -> None:
 
 
 def test_missing_weights_and_data_are_told() -> None:
-    assert "no-file.pth" in told(base={**BASE, "checkpoint": "no-file.pth"})[0]
-    assert told(axes=[{"data": ["synthetic", "no-folder"]}])[0].startswith("axes[0].data: no-folder: ")
+    assert told(base={**BASE, "checkpoint": "no.pth"}) == ("base.checkpoint: no such file: no.pth",)
+    (problem,) = told(axes=[{"data": ["synthetic", "no-folder"]}])
+    assert problem.startswith("axes[0].data: no such file or folder: no-folder (allowed: ")
+
+
+def test_the_unreduced_model_is_to_blame_for_its_budget_and_not_the_budget() -> None:
+    base = {"clips": 4, "checkpoint": "no.pth"}
+    axes = [{"reducer": ["none", "sta", "tome"]}, {"budget": [0.5, 1.0]}, {"data": ["synthetic", "nope.txt"]}]
+    problems = told(base=base, axes=axes)
+    assert [line.partition(" (")[0] for line in problems] == [
+        "axes[0].reducer: none has no strength to solve for",
+        "base.checkpoint: no such file: no.pth",
+        "axes[2].data: no such file or folder: nope.txt",
+    ]
+    assert problems[0].endswith("(in 4 points)")
+
+
+def test_a_file_and_its_cells_are_told_in_one_go() -> None:
+    content = {
+        "name": "x",
+        "base": {"clips": -3, "corrupt": "nose:0.5", "data": "nope.txt", "reducer": "sta:shedule=linear"},
+        "axes": [{"reducer.order": ["FBF", "XYZ"]}, {"reducer.r": [8, 400]}, {"backbone": ["videomae_vit_nan"]}],
+        "excludes": [{"when": {"reducer.ordr": "FBF"}, "reason": "x"}],
+    }
+    with pytest.raises(SpecError, match="problem") as caught:
+        plan_draft(draft_sweep(content, "x"))
+    assert [line.partition(": ")[0] for line in caught.value.problems] == [
+        "base.clips", "base.corrupt", "base.reducer.shedule", "axes[2].backbone[0]", "excludes[0].when.reducer.ordr",
+        "axes[0].reducer.order", "base.data",
+    ]  # fmt: skip
+    content["axes"].pop()
+    with pytest.raises(SpecError, match="problem") as caught:
+        plan_draft(draft_sweep(content, "x"))
+    assert any(line.startswith("axes[1].reducer.r: 400 is not below 64") for line in caught.value.problems)
+
+
+NEEDY = {
+    "nano": {},
+    "full": {
+        "base": {"backbone": "videomae_vit_small", "checkpoint": "no.pth", "data": "no.txt", "clips": None},
+        "needs": "weights and clips from there",
+    },
+}
+
+
+def test_a_real_run_without_its_files_says_what_it_needs() -> None:
+    with pytest.raises(SpecError, match="problem") as caught:
+        plan("full", profiles=NEEDY)
+    assert [line.partition(" (")[0] for line in caught.value.problems] == [
+        "profiles.full.base.checkpoint: no such file: no.pth",
+        "profiles.full.base.data: no such file or folder: no.txt",
+        "profiles.full.needs: weights and clips from there",
+    ]
+
+
+def test_a_dry_run_does_without_the_files_that_its_profile_needs() -> None:
+    spec = parse_sweep({"name": "x", "base": BASE, "axes": [{"reducer.order": ["FBF", "BFB"]}], "profiles": NEEDY})
+    found = plan_sweep(spec, "full", dry=True)
+    assert len(found.wanted) == 3
+    for planned in found.wanted.values():
+        assert planned.group is not None
+        assert planned.group.absent
+        assert planned.report is not None
+        assert planned.full is not None
+        assert planned.report.gmac == pytest.approx(planned.full.gmac)
+    assert [note.partition(" (")[0] for note in found.notes] == [
+        "not there: profiles.full.base.checkpoint: no such file: no.pth",
+        "not there: profiles.full.base.data: no such file or folder: no.txt",
+    ]
+
+
+def test_a_dry_run_of_what_needs_nothing_refuses_missing_files_and_all_else_everywhere() -> None:
+    for content in (
+        {"base": {**BASE, "data": "no.txt"}},
+        {"base": BASE, "axes": [{"reducer.r": [400]}], "profiles": NEEDY},
+    ):
+        with pytest.raises(SpecError, match="problem"):
+            plan_sweep(parse_sweep({"name": "x", **content}), "full" if "profiles" in content else None, dry=True)
+
+
+def test_a_point_without_its_file_does_not_change_the_others() -> None:
+    profiles = {"nano": {"needs": "a list"}}
+    spec = parse_sweep({"name": "x", "base": BASE, "axes": [{"data": ["synthetic", "no.txt"]}], "profiles": profiles})
+    found = plan_sweep(spec, dry=True)
+    alone = plan_sweep(parse_sweep({"name": "x", "base": BASE}))
+    assert found.cells[0].id == alone.cells[0].id
+    assert [p.group.absent for p in found.cells if p.group] == [False, True]
+    assert found.cells[1].share == found.cells[0].share
 
 
 def test_untrained_parameters_are_refused_unless_they_are_meant() -> None:

@@ -54,6 +54,47 @@ def test_new_values_replace_those_that_are_run() -> None:
     assert content["profiles"]["full"]["axes"][1]["reducer.r"] == [64, 65]
 
 
+OTHER: dict[str, Any] = {
+    "axes": [{"label": ["half", "third"], "budget": [0.5, 0.35]}],
+    "profiles": {"nano": {}, "full": {"axes": [{"label": ["half", "third"], "reducer.r": [64, 89]}]}},
+}
+
+
+def test_a_key_that_only_another_profile_varies_is_refused() -> None:
+    for key in ("reducer.r", "r"):
+        content, problems = apply_sets(OTHER, [f"axes.{key}=[10,400]"])
+        assert content == OTHER
+        assert problems == [
+            f"--set axes.{key}=[10,400]: profiles.full.axes[0] has it, and profile nano is run; allowed: label, budget"
+        ]
+
+
+def test_a_key_that_the_profile_replaces_selects_its_rows_and_has_no_other_values() -> None:
+    content, problems = apply_sets(OTHER, ["axes.budget=[0.35]"], "full")
+    assert problems == []
+    assert content["profiles"]["full"]["axes"][0] == {"label": ["third"], "reducer.r": [89]}
+    content, problems = apply_sets(OTHER, ["axes.budget=[0.6]"], "full")
+    assert problems == ["--set axes.budget=[0.6]: profiles.full.axes[0] has label, reducer.r instead of budget"]
+    content, problems = apply_sets(OTHER, ["axes.reducer.r=[10]", "axes.label=[x]"], "full")
+    assert problems == []
+    assert content["profiles"]["full"]["axes"][0] == {"label": ["x"], "reducer.r": [10]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"axes": 3, "profiles": [1], "base": "x"},
+        {"axes": [None, "a", {1: 2}], "profiles": {"nano": "x", "full": {"axes": {"a": 1}}}, "base": [1]},
+        {"profiles": {"nano": {"base": 3, "axes": None}}},
+    ],
+)
+def test_a_file_of_another_shape_is_no_accident(content: dict[str, Any]) -> None:
+    _, problems = apply_sets(content, ["axes.r=[1]", "base.clips=3", "base.reducer.r=3"])
+    assert problems[0].startswith("--set axes.r=[1]: ")
+    assert all("\n" not in line for line in problems)
+    assert len(problems) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -57,6 +57,16 @@ def test_an_unknown_profile_gets_close_matches() -> None:
         spec().settled("ful")
 
 
+def test_a_wrong_setting_of_a_profile_is_told_with_its_place() -> None:
+    bare = SweepSpec.model_validate({"name": "x", "profiles": {"nano": {"base": {"clips": -3, "clisp": 4}}}})
+    with pytest.raises(SpecError, match="problem") as caught:
+        bare.settled()
+    assert caught.value.problems == (
+        "profiles.nano.base.clips: -3 is not at least 1",
+        "profiles.nano.base.clisp: unknown key; did you mean clips?",
+    )
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_of_the_checkout_is_right(path: Path) -> None:
     sweep = load_sweep(path)

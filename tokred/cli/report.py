@@ -13,10 +13,20 @@ def command(
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
 ) -> int:
     """Render the tables, plots and HTML of finished runs again, or of several runs together."""
+    import sys
+
     from tokred.report import print_run, render, write_run
     from tokred.report.frames import load_run
 
-    loaded = [load_run(run) for run in runs]
+    loaded, refused = [], []
+    for run in runs:
+        try:
+            loaded.append(load_run(run))
+        except ValueError as error:
+            refused.append(f"tokred: {error}")
+    if refused:
+        print("\n".join(refused), file=sys.stderr)
+        return 2
     for run, results in zip(runs, loaded, strict=True):
         folder = run if run.is_dir() else run.parent
         write_run(results, folder)

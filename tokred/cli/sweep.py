@@ -56,6 +56,10 @@ def command(
     ] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try cells again that failed.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute finished cells again.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", parser=whole(0), help="The same as --set seeds=[SEED]; default as written."),
+    ] = None,
     device: Device = "cpu",
     dtype: Annotated[
         str, typer.Option("--dtype", callback=one_of(AS_WRITTEN, *DTYPES), help=f"One of {', '.join(DTYPES)}.")
@@ -84,12 +88,16 @@ def command(
 
     if parquet:
         _need_pyarrow()
+    if seed is not None and any(text.partition("=")[0].strip() == "seeds" for text in sets or []):
+        raise typer.BadParameter(f"{seed} and --set seeds exclude each other; one is allowed", param_hint="--seed")
     changes = [*(sets or []), *([] if dtype == AS_WRITTEN else [f"base.dtype={dtype}"])]
+    changes += [] if seed is None else [f"seeds=[{seed}]"]
     runs: list[_Run] = []
     refused = 0
     for file in files:
         try:
-            sweep = open_sweep(file, profile, changes, device=device)
+            opened = _open_dry if dry_run else open_sweep
+            sweep = opened(file, profile, changes, device=device)
         except SpecError as error:
             refused = _refuse(error)
             continue
@@ -159,6 +167,17 @@ def command(
     if json:
         print_json(all_results if len(runs) > 1 else all_results[0])
     return status
+
+
+def _open_dry(file: Path, profile: str | None, changes: list[str], *, device: str) -> Sweep:
+    """``open_sweep`` where nothing will be computed: weights and clips need not be there."""
+    from tokred.run.spec_file import read_yaml
+    from tokred.run.sweep import Sweep
+    from tokred.run.sweep_file import draft_sweep
+    from tokred.run.sweep_planner import plan_draft
+
+    draft = draft_sweep(read_yaml(file), str(file), changes, profile)
+    return Sweep(*plan_draft(draft, profile, device=device, dry=True), device)
 
 
 class _Run(NamedTuple):

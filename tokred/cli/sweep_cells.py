@@ -22,6 +22,8 @@ def cost_lines(sweep: Sweep, cost: Cost, workers: int) -> list[str]:
     kinds = [(len(cost.kept), "kept"), (len(cost.failed), "failed before"), (len(cost.todo), "to compute")]
     counted = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
     work = f"{cost.clips} clips, {'at most ' if cost.at_most else ''}{cost.gmac / 1e3:.3g} TMAC"
+    if _is_open(sweep):
+        work = "how many clips is not known before the data is there"
     total = len(sweep.plan.wanted)
     needs = [f"needs: {' '.join(sweep.settled.needs.split())}"] if sweep.settled.needs else []
     return [*table, *notes, *needs, f"{total} cells: {counted}; {work}; {_duration(cost, workers)}"]
@@ -31,9 +33,10 @@ def _row(planned: PlannedCell, state: str) -> tuple[str, ...]:
     if planned.cell is None:
         return ("-", f"left out: {planned.point.excluded}", "", "", "", "", _point(planned))
     full = planned.full
+    assert planned.group is not None
     measure = "" if planned.cell.measure == "predict" else f" [{planned.cell.measure}]"
     return (
-        planned.id or "",
+        "?" if planned.group.absent else planned.id or "",
         state,
         "?" if planned.report is None else f"{planned.report.gmac:.4g}",
         "?" if planned.share is None else f"{planned.share:.1%}",
@@ -41,6 +44,11 @@ def _row(planned: PlannedCell, state: str) -> tuple[str, ...]:
         planned.cell.reducer + measure,
         _point(planned),
     )
+
+
+def _is_open(sweep: Sweep) -> bool:
+    """Whether it cannot be said how many clips there are."""
+    return any(planned.group is not None and not planned.group.items for planned in sweep.plan.wanted.values())
 
 
 def _point(planned: PlannedCell) -> str:
@@ -70,7 +78,7 @@ def cost_values(sweep: Sweep, cost: Cost) -> dict[str, Any]:
         full = planned.full
         cells.append(
             {
-                "cell": planned.id,
+                "cell": None if planned.group is not None and planned.group.absent else planned.id,
                 "state": "excluded" if planned.cell is None else _state(planned, cost),
                 "reason": planned.point.excluded,
                 "point": planned.point.values,
@@ -90,8 +98,9 @@ def cost_values(sweep: Sweep, cost: Cost) -> dict[str, Any]:
         "kept": len(cost.kept),
         "failed": len(cost.failed),
         "todo": len(cost.todo),
-        "clips": cost.clips,
-        "gmac": cost.gmac,
+        "clips": None if _is_open(sweep) else cost.clips,
+        "gmac": None if _is_open(sweep) else cost.gmac,
         "seconds": cost.seconds,
         "notes": list(sweep.plan.notes),
+        "needs": sweep.settled.needs,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 100_000
 """A file with more than this, aliases written out, is refused: a few lines of YAML can stand for billions."""
+
+LONGEST = 80
+"""Characters of a value that a message repeats."""
 
 Location = tuple[int | str, ...]
 
@@ -125,11 +129,89 @@ def explain(
     named = where(location) or whole
     if problem["type"] == "extra_forbidden":
         return location, f"{named}: unknown key; {did_you_mean(str(location[-1]), owner)}"
-    if problem["type"] == "missing":
-        return location, f"{named}: missing"
-    given = problem["input"]
-    shown = "" if isinstance(given, (dict, BaseModel)) else f" (given: {given!r})"
-    return location, f"{named}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+    return location, f"{named}: {in_words(problem)}"
+
+
+def explain_all(
+    error: ValidationError, model: type[BaseModel], *, whole: str, where: Callable[[Location], str] = dotted
+) -> list[tuple[Location, str]]:
+    """Each thing that is wrong once; see ``explain``. A value that fits none of several kinds is one problem, which
+    pydantic tells once per kind."""
+    found: dict[Location, list[Any]] = {}
+    for problem in error.errors():
+        found.setdefault(_owner(model, problem["loc"])[0], []).append(problem)
+    told = []
+    for location, problems in found.items():
+        kinds = [KINDS[problem["type"]] for problem in problems if problem["type"] in KINDS]
+        if len(problems) > 1 and len(kinds) == len(problems):
+            told.append((location, f"{where(location) or whole}: {_of_kind(problems[0]['input'], kinds)}"))
+        else:
+            told += [explain(problem, model, whole=whole, where=where) for problem in problems]
+    return told
+
+
+LIMITS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("above", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("below", "lt"),
+}
+KINDS = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping (KEY: VALUE)",
+    "model_type": "a mapping (KEY: VALUE)",
+    "model_attributes_type": "a mapping (KEY: VALUE)",
+}
+
+
+def in_words(problem: Any) -> str:
+    """What was given, and what is allowed: one of pydantic's errors without its place.
+
+    Args:
+        problem: of ``ValidationError.errors()``.
+    """
+    kind, given, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "missing":
+        return "missing"
+    if kind in LIMITS:
+        word, key = LIMITS[kind]
+        limit = f"{context[key]:g}" if isinstance(context[key], float) else context[key]
+        return f"{_shown(given)} is not {word} {limit}"
+    if kind in KINDS:
+        return _of_kind(given, [KINDS[kind]])
+    if kind == "literal_error":
+        options = re.findall(r"'([^']*)'", context["expected"])
+        return f"{_shown(given)} is not known; {did_you_mean(str(given), options or [context['expected']])}"
+    if kind in ("too_short", "string_too_short"):
+        least = context["min_length"]
+        return (
+            f"is empty; allowed is at least {least}" if not given else f"has {len(given)}; allowed is at least {least}"
+        )
+    if kind in ("too_long", "string_too_long"):
+        return f"has {len(given)}; allowed is at most {context['max_length']}"
+    if kind == "string_pattern_mismatch":
+        return f"{_shown(given)} does not match {context['pattern']}"
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    known = isinstance(given, (dict, BaseModel)) or str(given) in text
+    return text if known else f"{text} (given: {_shown(given)})"
+
+
+def _of_kind(given: Any, kinds: Sequence[str]) -> str:
+    allowed = " or ".join(dict.fromkeys(kinds))
+    return f"is empty; allowed is {allowed}" if given is None else f"{_shown(given)} is not {allowed}"
+
+
+def _shown(given: Any) -> str:
+    """A value as a message repeats it: as short as a line allows."""
+    text = repr(given)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _owner(model: type[BaseModel], location: Location) -> tuple[Location, list[str]]:
@@ -147,6 +229,8 @@ def _owner(model: type[BaseModel], location: Location) -> tuple[Location, list[s
         if len(parts) > 1 and tagged:
             candidates = tagged
             continue
+        if len(candidates) > 1 and not parts and part in {_kind(candidate) for candidate in candidates}:
+            continue
         fields = sorted({name for c in parts for name in c.model_fields})
         for candidate in candidates:
             if candidate in parts:
@@ -158,6 +242,13 @@ def _owner(model: type[BaseModel], location: Location) -> tuple[Location, list[s
         kept.append(part)
         candidates = found
     return tuple(kept), fields
+
+
+def _kind(annotation: Any) -> str:
+    """What pydantic calls a member of a union in a place, e.g. ``dict[str,any]``."""
+    if typing.get_origin(annotation) is None:
+        return str(getattr(annotation, "__name__", annotation))
+    return str(annotation).replace("typing.", "").replace(" ", "").lower()
 
 
 def _flat(annotation: Any) -> list[Any]:

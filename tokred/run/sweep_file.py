@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tokred.backbones.zoo import UnknownBackbone, backbone_spec
-from tokred.registry import RegistryError
-from tokred.run.grid import KNOB, SEED, expand, matches
-from tokred.run.measures import MEASURES
-from tokred.run.spec_file import Location, SpecError, did_you_mean, dotted, explain, read_yaml
+from tokred.run.grid import KNOB, SEED
+from tokred.run.spec_file import Location, SpecError, did_you_mean, dotted, explain_all, read_yaml
+from tokred.run.sweep_names import unknown_names
+from tokred.run.sweep_places import of_points
+from tokred.run.sweep_repair import repaired
 from tokred.run.sweep_set import apply_sets
-from tokred.run.sweep_spec import VARIED, Axis, BaseSpec, SweepSpec
+from tokred.run.sweep_spec import VARIED, BaseSpec, SweepSpec
 
 ORIGIN = "sweep"
 
@@ -60,25 +59,64 @@ def checked(draft: Draft) -> SweepSpec:
 
 def draft_sweep(content: Any, origin: str = ORIGIN, sets: Sequence[str] = (), profile: str | None = None) -> Draft:
     """A sweep with all that is wrong with it, as far as that shows without a backbone."""
+    if content is None or content == {}:
+        return Draft(origin, None, ("is empty; a sweep has at least `name: NAME`",))
     if not isinstance(content, dict):
-        return Draft(origin, None, (f"must be a mapping of settings, is {type(content).__name__}",))
+        kind = "a list" if isinstance(content, list) else f"{content!r}"[:80]
+        return Draft(origin, None, (f"must be a mapping of settings (KEY: VALUE), is {kind}",))
     content, problems = apply_sets(content, sets, profile)
-    found: list[tuple[Location, str]] = list(_of_axes(content))
+    found: list[tuple[Location, str]] = [*_of_axes(content), *_of_profiles(content), *_of_seeds(content)]
     spec = None
     try:
         spec = SweepSpec.model_validate(content)
     except ValidationError as error:
-        found += [explain(problem, SweepSpec, whole=origin) for problem in error.errors()]
-    repaired = _without(content, [location for location, _ in found])
+        found += explain_all(error, SweepSpec, whole=origin)
     if spec is None or found:
-        try:
-            spec = SweepSpec.model_validate(repaired)
-        except ValidationError:
-            spec = None
-    lines = [line for _, line in found]
-    if spec is not None:
-        lines += _of_base(spec) + _of_points(spec, changed=bool(sets) or bool(found))
-    return Draft(origin, spec, (*problems, *dict.fromkeys(lines)))
+        spec = repaired(content, [location for location, _ in found])
+    lines = [line for _, line in found] + unknown_names(spec)
+    more, spec = of_points(spec, _keys_of(content), changed=bool(sets) or bool(found))
+    return Draft(origin, spec, tuple(dict.fromkeys([*problems, *lines, *more])))
+
+
+def _of_seeds(content: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+    profiles = content.get("profiles")
+    parts: list[tuple[Location, Any]] = [((), content)]
+    parts += [(("profiles", name), part) for name, part in (profiles.items() if isinstance(profiles, dict) else ())]
+    for where, part in parts:
+        seeds = part.get("seeds") if isinstance(part, dict) else None
+        for index, seed in enumerate(seeds if isinstance(seeds, list) else ()):
+            if seed in (seeds or ())[:index]:
+                here = (*where, "seeds", index)
+                yield here, f"{dotted(here)}: {seed!r} is given twice"
+
+
+def _of_profiles(content: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Settings of the profiles' bases, which are kept as they are until they are merged."""
+    profiles = content.get("profiles")
+    for name, profile in profiles.items() if isinstance(profiles, dict) else ():
+        base = profile.get("base") if isinstance(profile, dict) else None
+        if isinstance(base, dict):
+            try:
+                BaseSpec.model_validate(base)
+            except ValidationError as error:
+                where: Location = ("profiles", str(name), "base")
+                for location, line in explain_all(error, BaseSpec, whole=dotted(where)):
+                    yield (*where, *location), f"{dotted(where)}.{line}"
+
+
+def _keys_of(content: Mapping[str, Any]) -> set[str]:
+    """All that stands as a key of an axis, right or wrong: what follows from a wrong one is not told as well."""
+    profiles = content.get("profiles")
+    parts = [content, *(profiles.values() if isinstance(profiles, dict) else ())]
+    axes = [part.get("axes") for part in parts if isinstance(part, dict)]
+    return {
+        str(key)
+        for listed in axes
+        if isinstance(listed, list)
+        for axis in listed
+        if isinstance(axis, dict)
+        for key in axis
+    }
 
 
 def _of_axes(content: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
@@ -109,12 +147,15 @@ def _of_list(where: Location, axes: Any) -> Iterator[tuple[Location, str]]:
         lengths = {key: len(values) for key, values in axis.items() if isinstance(values, list)}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{key} has {count}" for key, count in lengths.items())
-            yield at, f"{dotted(at)}: keys of one axis move together and need as many values each; {told}"
+            shortest = min(lengths.values())
+            longer = [key for key, count in lengths.items() if count > shortest]
+            yield (*at, longer[0]), f"{dotted(at)}: keys of one axis move together and need as many values each; {told}"
         elif len(lengths) == 1 and where == ("axes",):  # a profile may have one value for several of another
-            values = next(iter(axis.values()))
-            twice = [value for i, value in enumerate(values) if value in values[:i]]
-            if twice:
-                yield at, f"{dotted(at)}: {twice[0]!r} is given twice"
+            key, values = next(iter(axis.items()))
+            for index, value in enumerate(values if isinstance(values, list) else ()):
+                if value in values[:index]:
+                    here = (*at, key, index)
+                    yield here, f"{dotted(here)}: {value!r} is given twice"
 
 
 def _of_key(key: Any) -> str | None:
@@ -136,111 +177,6 @@ def _of_values(where: Location, key: str, values: list[Any]) -> Iterator[tuple[L
         try:
             BaseSpec.model_validate({key: value})
         except ValidationError as error:
-            for problem in error.errors():
-                yield here, explain({**problem, "loc": ()}, BaseSpec, whole=dotted(here))[1]
-
-
-def _of_base(spec: SweepSpec) -> list[str]:
-    """Names in the settings of the file and of its profiles that nothing has."""
-    lines = _of_names("base", spec.base)
-    for name, profile in spec.profiles.items():
-        where = f"profiles.{name}.base"
-        try:
-            lines += _of_names(where, BaseSpec.model_validate(profile.base))
-        except ValidationError as error:
-            lines += [f"{where}.{explain(problem, BaseSpec, whole=where)[1]}" for problem in error.errors()]
-    listed: list[tuple[str, Sequence[Axis | None]]] = [("axes", spec.axes)]
-    listed += [(f"profiles.{name}.axes", p.axes) for name, p in spec.profiles.items()]
-    for where, axes in listed:
-        for place, axis in enumerate(axes):
-            for index, value in enumerate((axis or {}).get("backbone", ())):
-                lines += _of_backbone(f"{where}[{place}].backbone[{index}]", value)
-    return lines
-
-
-def _of_names(where: str, base: BaseSpec) -> list[str]:
-    unknown = [name for name in base.measures if name not in MEASURES]
-    lines = [f"{where}.measures: {name!r} is no measure; {did_you_mean(name, MEASURES)}" for name in unknown]
-    return lines + _of_backbone(f"{where}.backbone", base.backbone)
-
-
-def _of_backbone(where: str, name: str) -> list[str]:
-    if name.partition("/")[0] in ("timm", "hf"):
-        return []
-    try:
-        backbone_spec(name)
-    except UnknownBackbone as error:
-        return [f"{where}: {error}"]
-    return []
-
-
-def _of_points(spec: SweepSpec, changed: bool) -> list[str]:
-    """Grids that are too large, and excludes and printed rows that belong to no point.
-
-    Args:
-        changed: axes may have been cut, so that what names a point that is gone is right.
-    """
-    lines = []
-    points: dict[str, list[dict[str, Any]]] = {}
-    for name in spec.profiles or ("",):
-        try:
-            settled = spec.settled(name or None)
-            points[name] = [point.values for point in expand(settled)]
-        except ValidationError:
-            return []  # told with the profile's base
-        except (RegistryError, ValueError) as error:
-            lines.append(f"{f'profiles.{name}' if name else 'axes'}: {error}")
-    if lines:
-        return lines
-    keys = {key for rows in points.values() for row in rows[:1] for key in row}
-    used = {name: points[name] for name in points if not name or spec.profiles[name].excludes is None}
-    groups = [("excludes", spec.excludes, used)]
-    groups += [
-        (f"profiles.{name}.excludes", profile.excludes or [], {name: points[name]})
-        for name, profile in spec.profiles.items()
-    ]
-    for where, excludes, among in groups:
-        for index, exclude in enumerate(excludes):
-            lines += _of_place(f"{where}[{index}].when", exclude.when, keys, among, changed)
-    if spec.paper is not None:
-        known = keys | set(VARIED)
-        for index, row in enumerate(spec.paper.rows):
-            at = {key: value for key, value in row.at.items() if key in keys or key not in VARIED}
-            lines += _of_place(f"paper.rows[{index}].at", at, known, points, changed)
-        for index, effect in enumerate(spec.paper.effects or []):
-            for end, at in (("from", effect.from_), ("to", effect.to)):
-                at = {key: value for key, value in at.items() if key in keys or key not in VARIED}
-                lines += _of_place(f"paper.effects[{index}].{end}", at, known, points, changed)
-    return lines
-
-
-def _of_place(
-    where: str, at: Mapping[str, Any], keys: set[str], points: Mapping[str, list[dict[str, Any]]], changed: bool
-) -> list[str]:
-    unknown = [key for key in at if key not in keys]
-    if unknown:
-        return [f"{where}.{key}: no axis varies it; {did_you_mean(key, keys)}" for key in unknown]
-    if changed or any(matches(values, at) for rows in points.values() for values in rows):
-        return []
-    return [f"{where}: no point has {', '.join(f'{k} = {v}' for k, v in at.items())}"]
-
-
-def _without(content: dict[str, Any], locations: Sequence[Location]) -> dict[str, Any]:
-    """The content without what was refused, an axis made empty rather than taken out: the others keep their places."""
-    kept = copy.deepcopy(content)
-    for location in sorted(locations, key=lambda place: [str(part).zfill(6) for part in place], reverse=True):
-        axis = "axes" in location and len(location) > location.index("axes") + 1
-        if axis:
-            location = location[: location.index("axes") + 2]
-        owner: Any = kept
-        try:
-            for part in location[:-1]:
-                owner = owner[part]
-            if axis:
-                owner[location[-1]] = {}
-            else:
-                del owner[location[-1]]
-        except (KeyError, IndexError, TypeError):
-            if location == ("name",):
-                kept["name"] = ORIGIN
-    return kept
+            for location, line in explain_all(error, BaseSpec, whole=key):
+                place = (*here, *location[1:])
+                yield here, f"{dotted(place)}{line.removeprefix(dotted(location))}"

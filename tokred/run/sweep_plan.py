@@ -25,6 +25,7 @@ class Group:
         label_sets: those that the model's answers can be scored on; tasks: what its logits are known to tell.
         gmac: of one unreduced clip, 1e9 multiply-adds; tokens: entering the first block; params: of the host.
         notes: of the host and the clips.
+        absent: the weights or the clips are not there: digests are none, and cells have no name to be kept under.
     """
 
     backbone: str
@@ -43,6 +44,7 @@ class Group:
     tokens: int
     params: int
     notes: tuple[str, ...] = ()
+    absent: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def apply_sets(
             continue
         try:
             value = parse_yaml(written, f"--set {key}")
-            _change(changed, own if isinstance(own, dict) else None, key, value)
+            _change(changed, own if isinstance(own, dict) else None, key, value, name)
         except SpecError as error:
             problems += [f"--set {text}: {problem}" for problem in error.problems]
         except ValueError as error:
@@ -45,17 +45,20 @@ def apply_sets(
     return changed, problems
 
 
-def _change(content: dict[str, Any], own: dict[str, Any] | None, key: str, value: Any) -> None:
+def _change(content: dict[str, Any], own: dict[str, Any] | None, key: str, value: Any, profile: str) -> None:
     head, _, rest = key.partition(".")
     if head == "axes" and rest:
-        _change_axis(content, own, rest, value)
+        _change_axis(content, own, rest, value, profile)
     elif head == "base" and rest:
         field, _, knob = rest.partition(".")
         if field not in BaseSpec.model_fields or (knob and field != "reducer"):
             raise ValueError(f"unknown; {did_you_mean(field, BaseSpec.model_fields)}")
-        base = (content if own is None else own).setdefault("base", {})
+        holder = content if own is None else own
+        base, shared = holder.get("base") or {}, content.get("base") or {}
+        if not isinstance(base, dict) or not isinstance(shared, dict):
+            raise ValueError("base is no mapping (KEY: VALUE)")
+        holder["base"] = base
         if knob:
-            shared = content.get("base") or {}
             written = base.get("reducer", shared.get("reducer", "none"))
             value = _with_knob(written, knob, value)
         base[field] = value
@@ -74,36 +77,57 @@ def _with_knob(reducer: Any, knob: str, value: Any) -> Any:
     return with_settings(reducer_text(reducer), {knob: value})
 
 
-def _change_axis(content: dict[str, Any], own: dict[str, Any] | None, key: str, values: Any) -> None:
+def _change_axis(content: dict[str, Any], own: dict[str, Any] | None, key: str, values: Any, profile: str) -> None:
     if not isinstance(values, list):
         raise ValueError(f"an axis needs a list: axes.{key}=[{values}]")
-    everywhere = [content, *(p for p in (content.get("profiles") or {}).values() if isinstance(p, dict))]
-    known = {name: place for part in everywhere for place, name in _keys(part)}
-    full = [name for name in known if name == key] or [name for name in known if name.rpartition(".")[2] == key]
-    if not full:
-        short = {name.removeprefix(KNOB) for name in known}
-        raise ValueError(f"no axis has it; {did_you_mean(key, {*known, *short})}")
-    if len(full) > 1:
-        raise ValueError(f"it may be {' or '.join(full)}")
-    name, place = full[0], known[full[0]]
-    holder = own if own is not None and (place, name) in set(_keys(own)) else content
-    axis = holder["axes"][place]
+    profiles = content.get("profiles")
+    others = {n: p for n, p in profiles.items() if isinstance(p, dict)} if isinstance(profiles, dict) else {}
+    shared, replaced = dict(_keys(content)), {} if own is None else dict(_keys(own))
+    run = {place: replaced.get(place) or shared.get(place, []) for place in {*shared, *replaced}}
+    known = [(place, name) for place, names in run.items() for name in names]
+    # What a profile replaces still names its rows, where it has as many.
+    known += [(place, name) for place, names in shared.items() for name in names if (place, name) not in known]
+    found = [at for at in known if at[1] == key] or [at for at in known if at[1].rpartition(".")[2] == key]
+    if not found:
+        raise ValueError(_no_axis(key, [name for _, name in known], others, profile))
+    if len(found) > 1:
+        raise ValueError(f"it may be {' or '.join(name for _, name in found)}")
+    place, name = found[0]
+    axis = (own if own is not None and name in replaced.get(place, ()) else content)["axes"][place]
     before = axis[name]
+    runs_it = name in run[place]
+    rows = None
     if isinstance(before, list) and all(value in before for value in values):
         rows = [before.index(value) for value in values]
-        for part in everywhere:
-            axes = part.get("axes")
-            if isinstance(axes, list) and len(axes) > place and isinstance(axes[place], dict):
-                for other, found in axes[place].items():
-                    if isinstance(found, list) and len(found) == len(before):
-                        axes[place][other] = [found[row] for row in rows]
-    else:
+    elif not runs_it:
+        raise ValueError(f"profiles.{profile}.axes[{place}] has {', '.join(run[place])} instead of {name}")
+    if rows is None:
         axis[name] = values
+        return
+    for part in (content, *others.values()):
+        axes = part.get("axes")
+        if isinstance(axes, list) and len(axes) > place and isinstance(axes[place], dict):
+            for other, listed in axes[place].items():
+                if isinstance(listed, list) and len(listed) == len(before):
+                    axes[place][other] = [listed[row] for row in rows]
 
 
-def _keys(part: dict[str, Any]) -> Iterator[tuple[int, str]]:
+def _no_axis(key: str, known: list[str], others: dict[str, dict[str, Any]], profile: str) -> str:
+    places = [
+        f"profiles.{name}.axes[{place}]"
+        for name, other in others.items()
+        for place, names in _keys(other)
+        if any(key in (full, full.rpartition(".")[2]) for full in names)
+    ]
+    if places:
+        return f"{' and '.join(places)} has it, and profile {profile} is run; allowed: {', '.join(known) or 'nothing'}"
+    allowed = {*known, *(name.removeprefix(KNOB) for name in known)}
+    return f"no axis has it; {did_you_mean(key, allowed)}"
+
+
+def _keys(part: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
     """The axes of a file or a profile: their places and keys."""
     axes = part.get("axes")
     for place, axis in enumerate(axes if isinstance(axes, list) else ()):
-        for key in axis if isinstance(axis, dict) else ():
-            yield place, str(key)
+        if isinstance(axis, dict) and axis:
+            yield place, [str(key) for key in axis]

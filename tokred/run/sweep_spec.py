@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from tokred.run.spec_file import SpecError, did_you_mean
+from tokred.run.grid import reducer_text
+from tokred.run.spec_file import SpecError, did_you_mean, explain_all
 
 DEFAULT_PROFILE = "nano"
 Axis = dict[str, list[Any]]
@@ -41,6 +42,25 @@ class BaseSpec(Strict):
     reducer: str | dict[str, Any] = "none"
     budget: float | None = Field(None, gt=0, le=1)
     allow_untrained: bool = False
+
+    @field_validator("reducer")
+    @classmethod
+    def _names_a_method(cls, reducer: str | dict[str, Any]) -> str | dict[str, Any]:
+        reducer_text(reducer)
+        return reducer
+
+    @field_validator("corrupt")
+    @classmethod
+    def _is_known_damage(cls, corrupt: str | None) -> str | None:
+        from tokred.data.corrupt import parse
+        from tokred.data.lists import DataError
+
+        if corrupt is not None:
+            try:
+                parse(corrupt)
+            except DataError as error:
+                raise ValueError(str(error).removeprefix("corrupt: ")) from None
+        return corrupt
 
 
 VARIED = tuple(name for name in BaseSpec.model_fields if name not in ("measures", "allow_untrained"))
@@ -114,7 +134,7 @@ class SweepSpec(Strict):
         Args:
             profile: a name; by default "nano", or the file itself where it has no profiles.
         Raises:
-            SpecError: no such profile, with close matches.
+            SpecError: no such profile, with close matches; settings of its base that nothing has.
         """
         name = profile if profile is not None else DEFAULT_PROFILE if self.profiles else ""
         if not name:
@@ -125,9 +145,16 @@ class SweepSpec(Strict):
         axes = [*self.axes, *({} for _ in own.axes[len(self.axes) :])]
         for place, axis in enumerate(own.axes):
             axes[place] = axis or axes[place]
+        try:
+            base = BaseSpec.model_validate({**self.base.model_dump(), **own.base})
+        except ValidationError as error:
+            where = f"profiles.{name}.base"
+            raise SpecError(
+                self.name, [f"{where}.{line}" for _, line in explain_all(error, BaseSpec, whole=where)]
+            ) from None
         return Settled(
             name,
-            BaseSpec.model_validate({**self.base.model_dump(), **own.base}),
+            base,
             tuple(axes),
             tuple(self.excludes if own.excludes is None else own.excludes),
             tuple(own.seeds or self.seeds),
