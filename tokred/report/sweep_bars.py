@@ -53,7 +53,7 @@ def bars(found: Found, rows: Sequence[Row], styles: Mapping[str, Style], shape: 
         for panel, label in zip(axes, labels):
             scale = _titles(panel, label, rows)
             places = _draw(panel, groups, label, scale, styles)
-            panel.axvline(0.0, color=INK, lw=1.1, zorder=1)
+            panel.axvline(0.0, color=INK, lw=1.1, zorder=3)
             panel.set_yticks(places, flat, fontsize=9 if shape == "wide" else 8)
             panel.set(ylim=(places[-1] + 0.6, -0.6))
             panel.tick_params(axis="y", length=0)
@@ -144,13 +144,16 @@ def _draw(
             entry = by_label.get(label)
             color = styles[row["method"]].color
             if entry is None:
-                panel.plot([0.0], [at], marker="|", markersize=13, markeredgewidth=2.5, color=color, zorder=3)
+                panel.plot([0.0], [at], marker="|", markersize=13, markeredgewidth=2.5, color=color, zorder=3.5)
                 continue
             sure = (number(entry.get("p")) or 0.0) < ALPHA
             panel.barh([at], [scale * entry["ours"]], height=0.62, color=color, alpha=1.0 if sure else PALE, zorder=2)
             low, high = number(entry.get("low")), number(entry.get("high"))
             if low is not None and high is not None:
-                panel.plot([scale * low, scale * high], [at, at], color=INK, lw=1.3, zorder=4, solid_capstyle="butt")
+                # On a white rim, so that it is seen on a dark bar.
+                for width, color in ((3.4, "white"), (1.5, INK)):
+                    ends = [scale * low, scale * high]
+                    panel.plot(ends, [at, at], color=color, lw=width, zorder=4, solid_capstyle="butt")
     return places
 
 

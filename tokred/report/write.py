@@ -18,7 +18,7 @@ def write_run(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> lis
     """Write results.csv, accuracy_gflops.png, speed.png and report.html into `folder`, each at once or not at all.
 
     Of a sweep: results.csv, table.md, report.html, and what it has data for: overlap.csv, seeds.csv, and the pictures
-    points.png, curves.png, depth.png.
+    points.png, ablation.png, curves.png, depth.png, retention.png, overlap.png.
 
     Without labels accuracy_gflops.png shows agreement and feature distance. A picture of something that was not
     measured is not written, and one of an earlier call is removed.

@@ -44,8 +44,7 @@ def differences_of(
         here = f"{planned.cell.measure} {values.get(SEED)}"
         at[point, here] = planned
         start = at.get((first, here))
-        # Clips pair up only on the same data.
-        if first == point or start is None or start.group is None or start.group.data != planned.group.data:
+        if first == point or start is None:
             continue
         pairs.setdefault((first, point, planned.cell.measure), []).append((start, planned))
     found = []
