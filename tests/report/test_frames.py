@@ -84,6 +84,13 @@ def test_all_measures_of_a_point_are_one_line_that_leads_to_every_cell() -> None
     assert line["notes"] == "of the curve"
 
 
+def test_the_order_of_the_measures_loses_nothing() -> None:
+    found = measured()
+    found["rows"][:3] = [found["rows"][place] for place in (1, 2, 0)]
+    line = sweep_frame(found).loc[0]
+    assert (line["kl"], line["motion_top1"], line["cell"]) == (0.1, 0.9, "sta-t")
+
+
 def test_calibration_has_columns_of_its_label_set() -> None:
     frame = sweep_frame(measured())
     names = ("ece", "ece_low", "ece_high", "brier", "brier_low", "brier_high", "confidence")

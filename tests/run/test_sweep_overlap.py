@@ -35,13 +35,15 @@ def answers(name: str) -> Predictions:
     return Predictions(logits, logits, np.arange(CLIPS), labels)
 
 
-def found(*cells: PlannedCell, labels: str | None = None, answered: bool = True, **sources: np.ndarray) -> list[dict]:
+def found(
+    *cells: PlannedCell, labels: str | None = None, answered: bool = True, views: int = 1, **sources: np.ndarray
+) -> list[dict]:
     kept = {**SOURCES, **sources}
 
     def arrays(id_: str | None) -> dict[str, np.ndarray] | None:
-        name, measure, _ = str(id_).split("-")
-        source = kept.get(name) if measure == "carried" else None
-        return None if source is None else {"source": source, "items": np.arange(len(source))}
+        name, measure, seed = str(id_).split("-")
+        source = kept.get(name + seed, kept.get(name)) if measure == "carried" else None
+        return None if source is None else {"source": source, "items": np.arange(len(source)) // views}
 
     def predictions(id_: str | None) -> Predictions | None:
         return None if id_ is None or not answered else answers(id_.split("-")[0])
@@ -113,5 +115,21 @@ def test_seeds_are_pooled_where_their_clips_are_others() -> None:
     cells = [planned(name, seed=seed, data=f"d{seed}") for name in ("sta", "tome") for seed in (0, 1)]
     (pair,) = found(*cells)
     assert (pair["a"], pair["b"], pair["clips"]) == ("sta", "tome", 2 * CLIPS)
-    (same,) = found(*(planned(name, seed=seed) for name in ("sta", "tome") for seed in (0, 1)))
-    assert same["clips"] == CLIPS
+
+
+def test_a_seed_on_the_same_clips_is_no_second_sample() -> None:
+    cells = [planned(name, seed=seed) for name in ("sta", "tome") for seed in (0, 1)]
+    (pair,) = found(*cells, sta1=SOURCES["tome"])
+    assert pair["clips"] == CLIPS
+    assert pair["iou"] == pytest.approx(kept_iou(SOURCES["sta"], SOURCES["tome"]).mean())
+
+
+def test_views_of_a_clip_are_one_clip() -> None:
+    assert found(planned("sta"), planned("tome"), views=2)[0]["clips"] == CLIPS // 2
+
+
+def test_two_clips_have_no_ranks() -> None:
+    kept = {"sta": np.array([[0, -1], [0, 1]]), "tome": np.array([[0, 0], [-1, 0]])}
+    (pair,) = found(planned("sta"), planned("tome"), **kept)
+    assert (pair["spearman"], pair["kendall"], pair["clips"]) == (None, None, 2)
+    assert pair["iou"] is not None

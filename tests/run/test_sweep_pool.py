@@ -39,6 +39,11 @@ def test_items_are_paired_by_their_number_not_by_their_place() -> None:
     assert pooled[0].value == 0.0
 
 
+def test_other_items_are_refused_not_paired() -> None:
+    with pytest.raises(ValueError, match="2 items are only on one side"):
+        pooled_difference([Part("a", found("10"), found("10", range(1, 3)))])
+
+
 def test_without_the_other_side_there_is_no_difference() -> None:
     assert pooled_difference([Part("a", found("10"))]) is None
 

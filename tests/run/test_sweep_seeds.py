@@ -91,3 +91,9 @@ def test_other_measures_are_pooled_too_and_curves_entry_by_entry() -> None:
     assert (kept["value"], kept["n"], kept["sd"]) == (pytest.approx(0.7), 2 * N, pytest.approx(np.sqrt(0.5)))
     assert (curve["value"], curve["n"]) == ([1.0, 4.0], [2 * N, 2 * N])
     assert curve["sd"] == pytest.approx([0.0, np.sqrt(2)])
+
+
+def test_curves_of_other_lengths_are_not_pooled() -> None:
+    arrays = {f"sta-{seed}-other": {"curve": np.ones((N, 2 + seed)), "kept": np.ones(N)} for seed in (0, 1)}
+    (entry,) = found(planned("sta", 0, "other"), planned("sta", 1, "other"), **arrays)
+    assert set(entry["values"]) == {"kept"}

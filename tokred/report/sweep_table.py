@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tokred.report.frames import full_off, mean, point_rows
 from tokred.report.sweep_more import MARKS, Table, over_seeds, overlap, verdict_line
 from tokred.report.text import clean, fixed, number, p_value, percent, plural
-from tokred.run.sweep_words import said_once, words
+from tokred.run.sweep_words import words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,7 +156,7 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"{plural(waiting, 'cell')} not computed yet")
     seen: dict[str, list[str]] = {}
     for row in rows:
-        for note in said_once(row.get("notes") or ()):
+        for note in row["notes"]:
             seen.setdefault(clean(note), []).append(describe(row["point"], found))
     for note, where in seen.items():
         lines.append(f"note: {note}" + (f" ({plural(len(where), 'point')})" if len(where) > 1 else f" ({where[0]})"))
