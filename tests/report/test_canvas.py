@@ -50,3 +50,8 @@ def test_the_same_figure_is_the_same_text(drawing: str) -> None:
     figure = canvas.new_figure("tall", 2.0)
     figure.subplots().plot([0, 1], [0, 1], marker="o", label="$x <b>")
     assert canvas.svg(figure, "r1q", 'a <script> "quoted"') == drawing
+
+
+def test_panels_have_room_for_their_titles() -> None:
+    assert [canvas.arranged(n, "wide") for n in (1, 3, 4, 5, 7)] == [(1, 1), (1, 3), (2, 2), (2, 3), (3, 3)]
+    assert canvas.arranged(4, "tall") == (4, 1)

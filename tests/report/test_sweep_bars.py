@@ -108,5 +108,13 @@ def test_measured_shares_are_differences_in_points_of_percent() -> None:
     for one in found["differences"]:
         one["label"] = "retained"
     (panel,) = draw(found).axes
-    assert panel.get_xlabel() == "difference, percentage points of the clip's gradient norm"
+    assert panel.get_xlabel() == "difference, percentage points"
     assert panel.get_title(loc="left") == "gradient norm retained"
+
+
+def test_the_mean_over_frames_is_not_drawn_beside_the_whole_clip() -> None:
+    found = ablation()
+    both = [{**one, "label": name} for one in found["differences"] for name in ("retained", "retained_per_frame")]
+    assert len(draw({**found, "differences": both}).axes) == 1
+    alone = [one for one in both if one["label"] == "retained_per_frame"]
+    assert len(draw({**found, "differences": alone}).axes) == 1

@@ -38,6 +38,12 @@ def new_figure(shape: Shape, height: float) -> Figure:
     return Figure(figsize=(WIDTH[shape], height), layout=engine)
 
 
+def arranged(panels: int, shape: Shape) -> tuple[int, int]:
+    """Rows and columns of so many panels: their titles have room, and on a phone they stand under each other."""
+    across = 1 if shape == "tall" else panels if panels <= 3 else 2 if panels == 4 else 3
+    return -(-panels // across), across
+
+
 def draw(panel: Axes, style: Style, points: Sequence[tuple[float, Point]], line: bool = True) -> None:
     """Draw one method's points (x, (y, low, high)) with their intervals, joined where `line` says so."""
     if not points:

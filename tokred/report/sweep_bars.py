@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokred.report.canvas import Shape, looking, new_figure
+from tokred.report.canvas import Shape, arranged, looking, new_figure
 from tokred.report.looks import lines_in, wrapped
 from tokred.report.measured import Row, accuracies, meaning
 from tokred.report.style import FAINT, INK, Style
@@ -39,6 +39,9 @@ def bars(found: Found, rows: Sequence[Row], styles: Mapping[str, Style], shape: 
     """
     groups = grouped(found, rows)
     labels = list(dict.fromkeys(label for members in groups for _, by_label in members for label in by_label))
+    # The mean over frames says again what the whole clip says.
+    whole = [label.removesuffix("_per_frame") for label in labels]
+    labels = [label for label, clip in zip(labels, whole) if label == clip or clip not in labels]
     if not groups or not labels:
         return None
     names = [[describe(row["point"], {**found, "seeds": []}) for row, _ in members] for members in groups]
@@ -46,10 +49,12 @@ def bars(found: Found, rows: Sequence[Row], styles: Mapping[str, Style], shape: 
     shown = [[wrapped(name, width) for name in group] for group in names]
     flat = [name for group in shown for name in group]
     with looking():
-        down = len(labels) if shape == "tall" else 1
+        down, across = arranged(len(labels), shape)
         height = 0.2 * lines_in(flat) + 0.15 * len(flat) + 0.2 * len(groups) + 1.5
         figure = new_figure(shape, max(2.4, height) * down)
-        axes = figure.subplots(down, len(labels) // down, squeeze=False, sharey=shape == "wide").flatten().tolist()
+        axes = figure.subplots(down, across, squeeze=False, sharey=shape == "wide").flatten().tolist()
+        for panel in axes[len(labels) :]:
+            panel.set_visible(False)
         for panel, label in zip(axes, labels):
             scale = _titles(panel, label, rows)
             places = _draw(panel, groups, label, scale, styles)
@@ -123,7 +128,7 @@ def _titles(panel: Axes, label: str, rows: Sequence[Row]) -> float:
         return 100.0
     known = meaning(label)
     panel.set_title(known.title)
-    panel.set_xlabel(f"difference, {known.unit.replace('%', 'percentage points')}")
+    panel.set_xlabel("difference, percentage points" if known.unit.startswith("%") else f"difference, {known.unit}")
     return known.scale
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokred.report.canvas import Shape, looking, marker, new_figure
+from tokred.report.canvas import Shape, arranged, looking, marker, new_figure
 from tokred.report.looks import lines_in, wrapped
 from tokred.report.measured import Measured, Point, Row, measured
 from tokred.report.style import INK, Style
@@ -36,9 +36,11 @@ def marks(found: Found, rows: Sequence[Row], styles: Mapping[str, Style], shape:
     shown = [wrapped(name, NAMES[shape]) for name in names]
     with looking():
         height = 0.2 * lines_in(shown) + 0.17 * len(names) + 1.5
-        down = len(panels) if shape == "tall" else 1
+        down, across = arranged(len(panels), shape)
         figure = new_figure(shape, max(2.4, height) * down)
-        axes = figure.subplots(down, len(panels) // down or 1, squeeze=False, sharey=shape == "wide").flatten().tolist()
+        axes = figure.subplots(down, across, squeeze=False, sharey=shape == "wide").flatten().tolist()
+        for panel in axes[len(panels) :]:
+            panel.set_visible(False)
         for panel, one in zip(axes, panels):
             drawn = [(row, names.index(describe(row["point"], found)), p) for row in rows if (p := one.get(row))]
             _marks(panel, drawn, styles, one.scale)

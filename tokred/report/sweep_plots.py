@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokred.report.canvas import Shape, draw, looking, marker, new_figure
+from tokred.report.canvas import Shape, arranged, draw, looking, marker, new_figure
 from tokred.report.heatmaps import overlap, retention
 from tokred.report.looks import legend_height, looks, put_legend, styles_in
 from tokred.report.measured import Measured, Row, explained, meaning, measured, values_of
@@ -150,10 +150,13 @@ def _over_depth(panel: Axes, style: Style, numbers: Mapping[str, Any], scale: fl
 
 
 def _panels(number_of: int, shape: Shape, names: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    down = number_of if shape == "tall" else 1
+    down, across = arranged(number_of, shape)
     beside = legend_height(names, shape)
-    figure = new_figure(shape, max(4.4, beside) if shape == "wide" else 3.9 * down + beside)
-    return figure, figure.subplots(down, number_of // down, squeeze=False).flatten().tolist()
+    figure = new_figure(shape, max(4.4, 3.6 * down, beside) if shape == "wide" else 3.9 * down + beside)
+    axes = figure.subplots(down, across, squeeze=False).flatten().tolist()
+    for panel in axes[number_of:]:
+        panel.set_visible(False)
+    return figure, axes[:number_of]
 
 
 def _series(rows: Sequence[Row], found: Found) -> dict[str, list[Row]]:
