@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from tokred.probe import UndeclaredNeed
+from tokred.reducer import TokenReducer
 from tokred.testing import (
     costs,
     counts,
@@ -30,6 +31,7 @@ from tokred.testing.check import Check
 from tokred.testing.example import StepExample
 from tokred.testing.failures import CheckFailed, NotApplicable, Outcome
 from tokred.testing.hosts import Backbone, default_backbones
+from tokred.testing.process import expect_same_elsewhere
 from tokred.testing.profiles import Profile, profile_of
 from tokred.testing.report import expectation, report, reproduce, spec_of
 
@@ -185,7 +187,26 @@ def drawn_outcomes(reducer: Subject, checks: Sequence[Check], profile: Profile) 
 
     given = construct(reducer)
     found = search_steps(given, checks, profile)
-    return (*found, *(search_backbones(given, checks, profile, run_check) if profile.backbones else ()))
+    if profile.backbones:
+        found += search_backbones(given, checks, profile, run_check)
+    if profile.another and state.check_determinism in checks:
+        found += (_elsewhere(given),)
+    return found
+
+
+def _elsewhere(reducer: TokenReducer) -> Outcome:
+    """Determinism once more, from one process to the next."""
+    check, where = state.check_determinism, "process"
+    try:
+        expect_same_elsewhere(reducer)
+    except NotApplicable as inapplicable:
+        return Outcome(check.name, where, reducer.spec, "skipped", str(inapplicable))
+    except Exception as error:
+        expected, got = expectation(error)
+        again = reproduce(reducer, check.name).removesuffix(")") + ", profile='ci')"
+        text = report(check.name, check.clause, reducer, "in another process", expected, got, again)
+        return Outcome(check.name, where, reducer.spec, "failed", text)
+    return Outcome(check.name, where, reducer.spec, "passed")
 
 
 def run_check(check: Check, case: Case) -> Outcome:

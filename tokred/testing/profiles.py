@@ -14,17 +14,23 @@ class Profile:
         steps: drawn examples of one step that every clause looks at.
         backbones: drawn small backbones on which all clauses but the slow ones run.
         seed: where the search starts; the same seed draws the same examples.
+        another: whether decisions are compared with those of another process, which takes seconds to start.
     """
 
     name: str
     steps: int
     backbones: int = 0
     seed: int = 0
+    another: bool = False
 
 
 PROFILES = {
     profile.name: profile
-    for profile in (Profile("default", 40), Profile("ci", 300, backbones=2), Profile("deep", 10_000, backbones=10))
+    for profile in (
+        Profile("default", 40),
+        Profile("ci", 300, backbones=2, another=True),
+        Profile("deep", 10_000, backbones=10, another=True),
+    )
 }
 """By name: seconds a method, about a minute, and for a night."""
 
