@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 DEMO ?= results/demo
 EXPERIMENTS ?= results/nano
-SWEEPS := $(sort $(wildcard experiments/sta_*.yaml experiments/*_headline.yaml) experiments/robustness.yaml)
+SWEEPS := $(sort $(wildcard experiments/sta_*.yaml experiments/*_headline.yaml) experiments/overlap.yaml experiments/robustness.yaml)
 SHOWN := evit,topk,sta,tome,fewer_frames,lower_resolution,grid,random_drop,random_merge
 
 # One process per core, 8 at most, with one thread each: more threads than cores only wait for each other.
