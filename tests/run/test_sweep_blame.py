@@ -106,6 +106,8 @@ def test_nothing_is_said_where_nothing_can_be_seen() -> None:
 
     points = grid(**{"reducer": ["stab"], "reducer.b": [1]})
     assert told(points, unknown_method, refused) == ["axes[3].reducer: stab: no such method"]
+    points = grid(reducer=["stab"], budget=[0.5])
+    assert told(points, unknown_method, needs_strength) == ["axes[3].reducer: stab: no such method"]
 
 
 def test_where_no_setting_is_to_blame_it_is_the_base() -> None:

@@ -33,6 +33,11 @@ def test_a_key_and_a_setting_are_taken_out_alone() -> None:
     assert left(("axes", 0, "label"))["axes"][0] == {"reducer.r": [1, 2, 3]}
     assert left(("base", "clips"))["base"]["clips"] is None
     assert left(("base", "clips"))["base"]["budget"] == 0.5
+    profiles = {"nano": {"base": {"views": ["x", 3], "clips": 7}}}
+    place = ("profiles", "nano", "base", "views", 0)
+    assert left(place, profiles=profiles)["profiles"]["nano"]["base"] == {"clips": 7}
+    axes = [{1: 2, "clips": [4]}]
+    assert left(("axes", 0, 1), ("axes", 0, 1, "[key]"), axes=axes)["axes"] == [{"clips": [4]}]
     assert left(("seeds", 0), ("seeds", 2))["seeds"] == [1]
 
 

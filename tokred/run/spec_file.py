@@ -221,6 +221,8 @@ def _owner(model: type[BaseModel], location: Location) -> tuple[Location, list[s
     candidates: list[Any] = [model]
     fields = sorted(model.model_fields)
     for part in location:
+        if part == "[key]":  # pydantic's word for what is wrong with a key, and not with its value
+            continue
         found: list[Any] = []
         parts = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         tagged = [

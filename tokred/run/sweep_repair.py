@@ -46,10 +46,12 @@ def _wrong(content: dict[str, Any]) -> list[Location]:
 
 def _take_out(content: dict[str, Any], place: Location) -> None:
     axis = _axis_of(place)
-    if axis is not None and len(place) > axis + 2:
+    if "base" in place[:3:2]:
+        place = place[: place.index("base") + 2]  # a setting as a whole: half of a list may be none
+    if axis is not None and len(place) > axis + 2 and isinstance(place[axis + 2], int):
         _cut_row(content, place[: axis + 1], place[axis + 1], int(place[axis + 2]))
-    elif axis is not None and len(place) == axis + 2:
-        _at(content, place[:-1], lambda owner: owner.pop(place[-1], None))
+    elif axis is not None and len(place) >= axis + 2:
+        _at(content, place[: axis + 1], lambda owner: owner.pop(place[axis + 1], None))
     elif place == ("name",):
         content["name"] = NAME
     else:
