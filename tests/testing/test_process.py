@@ -13,7 +13,7 @@ ANOTHER = Profile("another", 1, another=True)
 
 
 def test_a_method_decides_the_same_in_another_process_and_one_that_reads_its_number_does_not() -> None:
-    expect_same_elsewhere(TopK(keep=0.5))
+    expect_same_elsewhere(TopK())
     outcomes = run_checks(build(spec("ProcessSeed")), only="check_determinism", profile=ANOTHER)
     (elsewhere,) = (outcome for outcome in outcomes if outcome.backbone == "process")
     assert elsewhere.status == "failed"
@@ -24,10 +24,11 @@ def test_a_method_decides_the_same_in_another_process_and_one_that_reads_its_num
 def test_what_cannot_be_compared_is_said() -> None:
     with pytest.raises(NotApplicable, match="drawn anew"):
         expect_same_elsewhere(DynamicViT())
-    with pytest.raises(NotApplicable, match="no step"):
+    with pytest.raises(NotApplicable, match="decides nothing"):
         expect_same_elsewhere(FewerFrames())
 
 
 def test_the_digest_is_of_decisions() -> None:
     assert digest(TopK(keep=0.5)) == digest(TopK(keep=0.5)) != digest(TopK(keep=0.4))
     assert digest(FewerFrames()) == ""
+    assert digest(TopK()) != "", "its defaults do nothing: half of its strength does"

@@ -10,6 +10,8 @@ import sys
 import torch
 
 from tokred.reducer import TokenReducer
+from tokred.schedule import ScheduleError
+from tokred.testing.case import at_share
 from tokred.testing.claims import HOSTS
 from tokred.testing.failures import NotApplicable, expect
 from tokred.testing.report import _made
@@ -19,17 +21,19 @@ SECONDS = 300
 
 
 def digest(reducer: TokenReducer) -> str:
-    """A hash of what a reducer decides on small hosts without weights; "" where it decides nothing."""
+    """A hash of what a reducer decides on small hosts, as it is and at half of its strength; "" = it decides nothing."""
     found = hashlib.sha256()
     decided = False
     for example in HOSTS:
-        try:
-            decisions = Trial(reducer, example).run().decisions
-        except Refused:
-            continue
-        for went in decisions:
-            decided = True
-            found.update(str(went.tolist()).encode())
+        for share in (None, 0.5):
+            try:
+                chosen = reducer if share is None else at_share(reducer, example.geometry, share)
+                decisions = [] if chosen is None else Trial(chosen, example).run().decisions
+            except (Refused, ScheduleError):
+                continue
+            for went in decisions:
+                decided = True
+                found.update(str(went.tolist()).encode())
     return found.hexdigest() if decided else ""
 
 
@@ -44,7 +48,9 @@ def expect_same_elsewhere(reducer: TokenReducer) -> None:
     imports, call = _made(reducer)
     here = digest(reducer)
     if not imports or not here:
-        raise NotApplicable("another process cannot make it" if here else "it takes no step on tokens")
+        raise NotApplicable(
+            "another process cannot make it" if here else "it decides nothing on the small hosts that are compared"
+        )
     code = f"{imports}from tokred.testing.process import digest; print(digest({call}))"
     environment = {
         **os.environ,
