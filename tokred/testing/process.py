@@ -21,7 +21,7 @@ SECONDS = 300
 
 
 def digest(reducer: TokenReducer) -> str:
-    """A hash of what a reducer decides on small hosts, as it is and at half of its strength; "" = it decides nothing."""
+    """A hash of what a reducer decides on small hosts, as it is and at half of its strength; "" = nothing."""
     found = hashlib.sha256()
     decided = False
     for example in HOSTS:
