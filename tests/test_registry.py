@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import tokred
 from tokred import registry
 from tokred.methods import STA, Unreduced
-from tokred.registry import Broken, RegistryError, build, get, register
-from tokred.spec_text import split_specs
+from tokred.registry import Broken, build, get, register
+from tokred.spec_text import RegistryError, split_specs
 
 MINE = """
 from __future__ import annotations

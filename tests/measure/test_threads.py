@@ -10,10 +10,17 @@ from tokred.measure.threads import torch_threads
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_threads_inside_and_as_before_after_an_error(number: int) -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="inside"), torch_threads(number):
-        assert torch.get_num_threads() == number
+    seen = []
+
+    @torch_threads(number)
+    def fails() -> None:
+        seen.append(torch.get_num_threads())
         raise RuntimeError("inside")
+
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="inside"):
+        fails()
+    assert seen == [number]
     assert torch.get_num_threads() == before
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tokred.registry import RegistryError
 from tokred.run.grid import MAX_POINTS, expand, matches, reducer_text, setting, size
 from tokred.run.sweep_spec import BaseSpec, Exclude, Settled
+from tokred.spec_text import RegistryError
 
 
 def settled(*axes: dict[str, list[Any]], seeds: tuple[int, ...] = (0,), **more: Any) -> Settled:

@@ -8,8 +8,8 @@ from tokred import list_methods
 from tokred.backbones import adapter_for
 from tokred.backbones.zoo import create_backbone
 from tokred.learned import LearnedReducer
-from tokred.registry import RegistryError
 from tokred.run.rows import DEFAULT_BUDGETS, Row, plan_rows
+from tokred.spec_text import RegistryError
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ def test_both_grids_have_as_many_patches_in_as_many_frames() -> None:
 def test_what_is_put_into_a_table_of_a_class_is_out_again_and_what_was_there_stays() -> None:
     reducer = build(spec("ShapeCache"))
     table = type(reducer).columns  # type: ignore[attr-defined]
+    table.clear()  # of other tests
     table[-1] = "before"
     try:
         with forgotten(reducer):

@@ -22,6 +22,7 @@ NOT_COMPUTING = (
     "run/parity/",
     "run/engine/",
     "run/train",
+    "run/spec_file",
     "run/sweep",
     "run/tune",
     "run/show",

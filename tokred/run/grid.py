@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from tokred.registry import RegistryError, with_settings
+from tokred.registry import with_settings
+from tokred.spec_text import RegistryError
 
 if TYPE_CHECKING:
     from tokred.run.sweep_spec import Axis, BaseSpec, Exclude, Settled

@@ -12,13 +12,13 @@ from typing import Any
 from tokred.run.cell import plain
 from tokred.run.engine import Engine, InParts
 from tokred.run.progress import Progress, Silent
-from tokred.run.spec_file import SpecError, as_yaml, read_yaml
+from tokred.run.spec_file import as_yaml, read_yaml
 from tokred.run.store import CellStore, write_atomic
 from tokred.run.store_lock import alone_in
 from tokred.run.sweep_cost import Cost, estimate
 from tokred.run.sweep_file import ORIGIN, draft_sweep
 from tokred.run.sweep_plan import SweepPlan
-from tokred.run.sweep_planner import plan_sweep
+from tokred.run.sweep_planner import plan_draft
 from tokred.run.sweep_results import assemble_sweep
 from tokred.run.sweep_spec import Settled, SweepSpec
 from tokred.run.work import Done, Failed, Task
@@ -66,17 +66,7 @@ def open_sweep(
     """
     origin, content = (ORIGIN, as_yaml(file, ORIGIN)) if isinstance(file, Mapping) else (str(file), read_yaml(file))
     draft = draft_sweep(content, origin, sets, profile)
-    problems = list(draft.problems)
-    settled = plan = None
-    if draft.spec is not None:
-        try:
-            settled = draft.spec.settled(profile)
-            plan = plan_sweep(draft.spec, profile, device=device)
-        except SpecError as error:
-            problems += error.problems
-    if problems or draft.spec is None or settled is None or plan is None:
-        raise SpecError(origin, list(dict.fromkeys(problems)))
-    return Sweep(draft.spec, settled, plan, device)
+    return Sweep(*plan_draft(draft, profile, device=device), device)
 
 
 def run_sweep(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from tokred.run.clips import ClipSettings, open_clips
 from tokred.run.reducer_digest import reducer_digest
 from tokred.run.rows import given_row, solved_row, untrained_row
 from tokred.run.sweep_plan import FullCost, Group
+from tokred.run.sweep_shapes import shapes_of
 from tokred.spec_text import split_outside_brackets
 
 KEPT_HOSTS = 2
@@ -177,17 +178,9 @@ def _group(fields: dict[str, Any], host: Host, clips: ClipSettings) -> Group:
     )
 
 
-@cache
-def _shapes(backbone: str, num_classes: int | None) -> Geometry:
-    """The sizes of a backbone; its weights are never made."""
-    with torch.device("meta"):
-        module = create_backbone(backbone, pretrained=False, num_classes=num_classes)
-    return adapter_for(module).geometry(module)
-
-
 def _full_cost(backbone: str, num_classes: int | None, spec: str, budget: float | None) -> FullCost:
     try:
-        geometry = _shapes(backbone, num_classes)
+        geometry = shapes_of(backbone, num_classes).geometry
         reducer = build(spec)
         if not reducer.capabilities.static_counts:
             return FullCost(backbone, reducer.spec, None, None, "token counts depend on the content", {}, num_classes)

@@ -42,7 +42,7 @@ def explicit_vivit_block(self: ViViTBlock, x: Tensor) -> Tensor:
     q, k, v = self.heads(self.input_layer_norm(x))
     weights = ((q * self.head_dim**-0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
     x = x + self.projection((weights @ v).transpose(1, 2).flatten(2))
-    return cast(Tensor, x + self.mlp(self.mlp_layer_norm(x)))
+    return x + self.mlp(self.mlp_layer_norm(x))
 
 
 def working_copy(trainee: Trained, precision: str, attention: str) -> Trained:
