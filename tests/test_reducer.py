@@ -244,3 +244,21 @@ def test_capabilities_default_to_the_least() -> None:
     assert Idle(1).macs(10, VIDEO, Step(0, 0, "drop", 1)) is None
     assert Idle(1).describe(VIDEO) == []
     Idle(1).reset()
+
+
+def test_a_list_that_goes_on_growing_is_no_setting() -> None:
+    places = [1, 2]
+    reducer = Listed(places)
+    places.append(3)
+    assert reducer.config["at"] == [1, 2]
+    assert reducer.spec.endswith("at=[1,2]")
+
+
+class Listed(TokenReducer):
+    """Takes a list as it comes."""
+
+    def __init__(self, at: list[int]) -> None:
+        super().__init__(Schedule(at=tuple(at), drop=1))
+
+    def reduce(self, tokens, probe, site):
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -95,7 +96,9 @@ class TokenReducer(nn.Module, ABC):
             object.__setattr__(self, "_config", {})
             return self
         bound.apply_defaults()
-        config = dict(list(bound.arguments.items())[1:])
+        # Copied: a list that its owner goes on writing on is no setting.
+        given = list(bound.arguments.items())[1:]
+        config = {k: copy.deepcopy(v) if isinstance(v, (list, dict, set)) else v for k, v in given}
         check_settings(cls.__init__, config)
         object.__setattr__(self, "_config", config)
         return self

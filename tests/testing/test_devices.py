@@ -11,6 +11,7 @@ from tokred.registry import build
 from tokred.testing import default_backbones, run_checks
 
 WRONG = Path(__file__).parent / "wrong.py"
+VALUES = Path(__file__).parent / "wrong_values.py"
 ON_GPU = ("check_cuda_autocast", "check_cuda_graphs")
 
 
@@ -18,6 +19,11 @@ def test_a_method_that_autocast_breaks_is_caught(caught: Callable[..., str]) -> 
     report = caught("MixesPrecisions", "check_autocast")
     assert "expected   a forward under autocast to bfloat16 on cpu" in report
     assert "dtype" in report
+
+
+def test_soft_weights_may_round_under_autocast() -> None:
+    (outcome,) = run_checks(build(f"{VALUES}:GoodMix"), default_backbones()[:1], only="check_autocast")
+    assert outcome.status == "passed", outcome.detail
 
 
 @pytest.mark.parametrize("check", ON_GPU)
