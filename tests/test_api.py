@@ -111,7 +111,7 @@ def test_without_a_folder_it_goes_where_the_command_writes(tmp_path: Path, monke
 
 WRONG = [
     ({"titel": "x"}, "titel: unknown key; did you mean title?"),
-    ({"axes": [{"reducer.r": [4, 400]}]}, "axes[0].reducer.r: 400: "),
+    ({"axes": [{"reducer.r": [4, 400]}]}, "axes[0].reducer.r: 400 is not below "),
     ({"base": {"clips": 0}}, "base.clips: "),
     ({"name": "a b"}, "name: "),
     ({"axes": "order"}, "axes: "),

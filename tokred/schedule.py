@@ -215,7 +215,7 @@ class Schedule:
     def _check_value(kind: str, value: int | float) -> None:
         if kind == "keep":
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-                raise ScheduleError(f"keep = {value} is not in (0, 1]")
+                raise ScheduleError(f"keep = {_plain(value)} is not in (0, 1]")
             return
         if kind == "drop" and isinstance(value, float) and 0 < value < 1:
             return
@@ -226,4 +226,6 @@ class Schedule:
 
 
 def _plain(amount: Amount) -> str:
+    if isinstance(amount, float) and amount.is_integer():
+        return f"{amount:g}"
     return str(float(amount)) if isinstance(amount, Fraction) and amount.denominator > 1 else str(amount)

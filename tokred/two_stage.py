@@ -58,7 +58,7 @@ class FramesThenSquares(TokenReducer):
     ) -> None:
         for name, share in (("keep", keep), ("time", time), ("space", space)):
             if share is not None and not 0 < share <= 1:
-                raise ScheduleError(f"{name} = {share} is not in (0, 1]")
+                raise ScheduleError(f"{name} = {share:g} is not in (0, 1]")
         fixed = time is not None or space is not None
         if fixed and keep != 1.0:
             raise ScheduleError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
@@ -30,10 +31,14 @@ def reducer_digest(reducer: nn.Module) -> str | None:
     parts = []
     if any(True for _ in reducer.parameters()):
         parts.append(weights_digest(reducer))
-    kinds = {kind for part in reducer.modules() for kind in type(part).__mro__ if isinstance(part, TokenReducer)}
-    foreign = sorted((kind for kind in kinds if not _known(kind)), key=lambda kind: kind.__qualname__)
-    parts += [_source_digest(kind) for kind in foreign]
+    parts += source_digests(type(part) for part in reducer.modules() if isinstance(part, TokenReducer))
     return "-".join(parts) or None
+
+
+def source_digests(kinds: Iterable[type]) -> list[str]:
+    """Digests of the source of classes and of what they inherit from, without what is tokred's or a library's."""
+    inherited = {base for kind in kinds for base in kind.__mro__ if not _known(base)}
+    return [_source_digest(kind) for kind in sorted(inherited, key=lambda kind: kind.__qualname__)]
 
 
 def _known(kind: type) -> bool:

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tokred.registry import class_or_reducer
 from tokred.run.cell import Cell
 from tokred.run.clips import ClipSettings
 from tokred.run.engine import Outcome
+from tokred.run.reducer_digest import source_digests
 from tokred.run.work import Done, Task, _host, opened, work
 
 DEADLY = '''
@@ -49,7 +51,11 @@ def make_task(reducer: str = "none", clips: ClipSettings | None = None, *, batch
     cell = Cell(settings.pop("backbone", "videomae_vit_nano"), reducer, clips or ClipSettings(clips=8), batch=batch)
     weights = _host(cell.backbone, None, None, "cpu", "float32")[2]
     data = opened(cell).digest()
-    return Task(cell.id(weights, data, None), cell, weights, data)
+    # Some of these end the process when they are built: the class alone is asked.
+    file, name = [*reducer.split(":"), ""][:2]
+    kind = class_or_reducer(f"{file}:{name}") if file.endswith(".py") else None
+    source = "-".join(source_digests([kind])) if isinstance(kind, type) else None
+    return Task(cell.id(weights, data, source), cell, weights, data, source)
 
 
 def assert_once(outcomes: Iterable[Outcome], expected: Mapping[str, Outcome]) -> None:
