@@ -133,3 +133,16 @@ def test_two_clips_have_no_ranks() -> None:
     (pair,) = found(planned("sta"), planned("tome"), **kept)
     assert (pair["spearman"], pair["kendall"], pair["clips"]) == (None, None, 2)
     assert pair["iou"] is not None
+
+
+def test_merges_are_compared_where_one_of_the_two_merges() -> None:
+    alone = np.tile(np.arange(8), (CLIPS, 1))
+    dropping = alone.copy()
+    dropping[:, 5:] = -1  # three are gone, which is no group of three
+    merging = alone.copy()
+    merging[:, 1] = 0
+    (pair,) = found(planned("sta"), planned("tome"), sta=alone, tome=dropping)
+    assert pair["rand"] is None
+    assert pair["iou"] == pytest.approx(5 / 8)
+    (pair,) = found(planned("sta"), planned("tome"), sta=merging, tome=dropping)
+    assert pair["rand"] is not None

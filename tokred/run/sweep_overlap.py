@@ -63,8 +63,8 @@ def overlaps(
     Returns:
         ``a``, ``b``: names of the points; means over clips ``iou`` (patches that both carry of those that either
         does) and ``rand`` (adjusted Rand index of the merges); ``spearman`` and ``kendall`` over clips, see
-        `ranked_by`; ``clips``: how many. Seeds are pooled. None where it cannot be said: other grids of patches, a
-        quantity that is the same for all clips, fewer than three clips.
+        `ranked_by`; ``clips``: how many. Seeds are pooled. None where it cannot be said: other grids of patches, two
+        points of which neither merges anything, a quantity that is the same for all clips, fewer than three clips.
     """
     found: dict[str, _Kept] = {}
     by = ranked_by(plan)
@@ -100,6 +100,12 @@ def _name(planned: PlannedCell, axes: Sequence[Sequence[str]]) -> str:
     return words({k: v for k, v in planned.point.values.items() if k != SEED}, axes)
 
 
+def _merges(source: NDArray[Any]) -> bool:
+    """Whether any token of any clip carries two patches."""
+    ordered = np.sort(source, axis=1)
+    return bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any())
+
+
 def _pair(a: str, one: _Kept, b: str, other: _Kept) -> dict[str, Any] | None:
     shared = [data for data in one.sources if data in other.sources]
     if not shared:
@@ -109,7 +115,8 @@ def _pair(a: str, one: _Kept, b: str, other: _Kept) -> dict[str, Any] | None:
     sides = [(one.sources[data], other.sources[data]) for data in shared]
     if all(x.shape == y.shape for x, y in sides):
         iou = np.concatenate([kept_iou(x, y) for x, y in sides])
-        rand = np.concatenate([merge_rand(x, y) for x, y in sides])
+        if any(_merges(x) or _merges(y) for x, y in sides):
+            rand = np.concatenate([merge_rand(x, y) for x, y in sides])
     ranked = [data for data in shared if data in one.ranks and data in other.ranks]
     spearman, kendall = _ranks([one.ranks[data] for data in ranked], [other.ranks[data] for data in ranked])
     return {
