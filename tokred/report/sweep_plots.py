@@ -91,6 +91,7 @@ def curves(found: Found, shape: Shape = "wide", styles: Styles | None = None) ->
                 panel.axhline(one.scale * next(iter(one.levels.values())), color=INK, lw=1.1, zorder=1)
             panel.set_title(one.title)
             panel.set_ylabel(one.unit)
+            panel.locator_params(axis="x", nbins=5)  # more touch each other where costs are near each other
         cost = "multiply-adds per clip, GMAC (papers print this as GFLOPs)"
         if shape == "wide":
             figure.supxlabel(cost, fontsize=10, x=0.42)
