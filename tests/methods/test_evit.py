@@ -161,7 +161,7 @@ def test_a_step_that_keeps_all_adds_no_token() -> None:
         ({"score": "attention"}, "score = 'attention' is not one of auto, class, received, mean_query"),
         ({"order": "random"}, "order = 'random' is not one of score, position"),
         ({"pool": "max"}, "pool = 'max' is not one of mass, mean"),
-        ({"keep": 0.0}, r"keep = 0.0 is not in \(0, 1\]"),
+        ({"keep": 0.0}, r"keep = 0 is not in \(0, 1\]"),
         ({"tokens": 0}, "tokens = 0 is not a whole number of at least 1"),
     ],
 )

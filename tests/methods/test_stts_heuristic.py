@@ -203,9 +203,9 @@ def test_random_choices_follow_the_clip_and_the_seed() -> None:
     [
         ({"frames": "middle"}, "frames = 'middle' is not one of uniform, difference, norm, random"),
         ({"squares": "left"}, "squares = 'left' is not one of norm, difference, centre, random"),
-        ({"keep": 0.0}, r"keep = 0.0 is not in \(0, 1\]"),
+        ({"keep": 0.0}, r"keep = 0 is not in \(0, 1\]"),
         ({"time": 1.5}, r"time = 1.5 is not in \(0, 1\]"),
-        ({"space": -1.0}, r"space = -1.0 is not in \(0, 1\]"),
+        ({"space": -1.0}, r"space = -1 is not in \(0, 1\]"),
         ({"keep": 0.5, "time": 0.5}, "give keep, or time and space, not both: keep = 0.5, time = 0.5, space = None"),
     ],
 )
