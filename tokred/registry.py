@@ -177,7 +177,7 @@ def _numbers_as_declared(cls: type[TokenReducer], settings: dict[str, Any]) -> d
     """Whole numbers as float where only that is declared: "1" is how a spec writes 1.0."""
     try:
         hints = get_type_hints(cls.__init__)
-    except Exception:
+    except (NameError, AttributeError, TypeError, SyntaxError):
         return settings  # a stranger's annotations may name what is not there; they decide nothing but this
     wanted = {key for key, hint in hints.items() if float in (hint, *get_args(hint)) and int not in get_args(hint)}
     return {key: float(value) if key in wanted and type(value) is int else value for key, value in settings.items()}

@@ -13,6 +13,7 @@ from tokred.backbones.convert import load_checkpoint
 from tokred.backbones.videoswin import VideoSwin
 from tokred.backbones.vivit import ViViT
 from tokred.run.train import build_model, train
+from tokred.run.train_export import TrainResult
 from tokred.run.train_losses import AuxHeads
 from tokred.run.train_models import VideoSwinSpec, VideoViTSpec, ViViTSpec
 from tokred.run.train_spec import SpecError, TrainSpec, parse_spec
@@ -50,18 +51,25 @@ def quiet(line: str) -> None:
     """Takes the lines for people."""
 
 
+def trained_as_often(
+    fresh: torch.nn.Module, result: TrainResult, again: TrainResult, start: dict[str, torch.Tensor]
+) -> list[dict[str, Any]]:
+    """The weights were trained, and are those of the file and of the other run; returns the log."""
+    other = again.model.state_dict()
+    for name, tensor in fresh.state_dict().items():
+        assert torch.equal(tensor, result.model.state_dict()[name])
+        assert torch.equal(tensor, other[name]), "the number of threads changed the weights"
+        assert not torch.equal(tensor, start[name]), f"{name} was not trained"
+    return [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
+
+
 def test_a_run_trains_exports_and_repeats(tmp_path: Path) -> None:
     result = train(recipe(), tmp_path / "a", threads=1, log_every=2, say=quiet)
     again = train(recipe(), tmp_path / "b", threads=2, log_every=2, say=quiet)
     fresh = VideoSwin(img_size=16, frames=8, dim=8, depths=(2, 1), num_heads=(1, 2), window=(2, 2, 2), num_classes=18)
     start = build_model(recipe()).state_dict()
     assert load_checkpoint(fresh, result.weights).layout == "tokred-swin"
-    other = again.model.state_dict()
-    for name, tensor in fresh.state_dict().items():
-        assert torch.equal(tensor, result.model.state_dict()[name])
-        assert torch.equal(tensor, other[name]), "the number of threads changed the weights"
-        assert not torch.equal(tensor, start[name]), f"{name} was not trained"
-    log = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    log = trained_as_often(fresh, result, again, start)
     assert "shape_loss" in log[0]
     assert "aux_loss" in log[0]
     assert "shape_loss" not in log[1]
@@ -83,12 +91,7 @@ def test_a_factorised_model_trains_exports_and_repeats(tmp_path: Path) -> None:
     fresh = ViViT(img_size=16, frames=8, patch_size=4, dim=12, depth=2, temporal_depth=1, num_heads=2, num_classes=18)
     start = build_model(vivit_recipe()).state_dict()
     load_checkpoint(fresh, result.weights)
-    other = again.model.state_dict()
-    for name, tensor in fresh.state_dict().items():
-        assert torch.equal(tensor, result.model.state_dict()[name])
-        assert torch.equal(tensor, other[name]), "the number of threads changed the weights"
-        assert not torch.equal(tensor, start[name]), f"{name} was not trained"
-    log = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    log = trained_as_often(fresh, result, again, start)
     assert {"aux_loss", "shape_loss"} <= log[0].keys()
     assert not {"aux_loss", "shape_loss"} & log[1].keys()
 

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from testing.zoo import spec
+
 import tokred
 from tokred.registry import build
 from tokred.testing.export_table import export_table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
-WRONG = Path(__file__).parent / "wrong.py"
 
 
 def test_the_page_shows_what_the_methods_declare() -> None:
@@ -17,8 +18,8 @@ def test_the_page_shows_what_the_methods_declare() -> None:
 
 
 def test_reasons_are_given_once_under_the_table() -> None:
-    breaks = type(build(f"{WRONG}:HonestBreak"))
-    lines = export_table([breaks, type(build(f"{WRONG}:DeclaresNoFile")), breaks]).splitlines()
+    breaks = type(build(spec("HonestBreak")))
+    lines = export_table([breaks, type(build(spec("DeclaresNoFile"))), breaks]).splitlines()
     assert lines[2].endswith("| no [1] | no [1] | no [1] |")
     assert lines[3].endswith("| yes | yes | no [2] |")
     assert lines[4] == lines[2]

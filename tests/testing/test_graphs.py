@@ -3,17 +3,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+from testing.zoo import spec
 
 from tokred.methods import STA
 from tokred.registry import build
 from tokred.testing import Backbone, Case, default_backbones, graphs, run_checks
 from tokred.testing.graphs import breaks_graph, other_clips
-
-WRONG = Path(__file__).parent / "wrong.py"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +28,7 @@ def test_what_torch_compile_cannot_take_is_caught(caught: Callable[..., str], na
 
 
 def test_a_declared_graph_break_passes_and_is_told() -> None:
-    (outcome,) = run_checks(build(f"{WRONG}:HonestBreak"), default_backbones()[:1], only="check_compile")
+    (outcome,) = run_checks(build(spec("HonestBreak")), default_backbones()[:1], only="check_compile")
     assert (outcome.status, outcome.detail) == ("passed", "with graph breaks: it looks at scores in Python")
 
 

@@ -44,26 +44,24 @@ def command(
     json: Json = False,
 ) -> int:
     """Which patches reducers keep or merge in a clip: dropped ones fade, merged ones share a colour and a border."""
+    from tokred.api import show
     from tokred.report.show import SUFFIXES, describe, save
-    from tokred.run.show import ShowSettings, follow_clip
 
     if out.suffix.lower() not in SUFFIXES or out.is_dir():
         raise typer.BadParameter(f"{str(out)!r} is not a file that ends in {', '.join(SUFFIXES)}", param_hint="--out")
-    shown = follow_clip(
-        ShowSettings(
-            video=video,
-            reducers=tuple(reducer),
-            backbone=backbone,
-            checkpoint=None if checkpoint is None else str(checkpoint),
-            num_classes=num_classes,
-            clip=clip,
-            stages=stages,
-            stride=stride,
-            animate=animate,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-        )
+    shown = show(
+        video,
+        reducer,
+        backbone=backbone,
+        checkpoint=checkpoint,
+        num_classes=num_classes,
+        clip=clip,
+        stages=stages,
+        stride=stride,
+        animate=animate,
+        seed=seed,
+        device=device,
+        dtype=dtype,
     )
     save(shown, out)
     if json:

@@ -14,7 +14,7 @@ from tokred.registry import build, with_settings
 from tokred.run.clips import ClipSettings, open_clips
 from tokred.run.grid import KNOB, SEED, reducer_text
 from tokred.run.sweep_blame import UNKNOWN, Blame, Values
-from tokred.run.sweep_hosts import Checked, Host, Hosts, host_of, seeded
+from tokred.run.sweep_hosts import Checked, Host, Hosts, host_of, remembered, seeded
 from tokred.run.sweep_names import is_unknown_backbone, understood
 from tokred.run.sweep_plan import Group
 from tokred.run.sweep_shapes import Shapes, shapes_of
@@ -150,15 +150,7 @@ class Checks:
         if shapes is None:
             raise ValueError(self._refused[_host_key(fields)])
         key = (fields["backbone"], fields["num_classes"], fields["budget"], reducer, seed)
-        if key not in self._on_shapes:
-            try:
-                self._on_shapes[key] = _on_shapes(shapes, seeded(reducer, seed), fields["budget"])
-            except ValueError as error:
-                self._on_shapes[key] = error
-        found = self._on_shapes[key]
-        if isinstance(found, ValueError):
-            raise found
-        return found
+        return remembered(self._on_shapes, key, lambda: _on_shapes(shapes, seeded(reducer, seed), fields["budget"]))
 
     def group(self, fields: dict[str, Any], clips: ClipSettings) -> Group:
         """The host and the clips of a point, as far as they can be had.

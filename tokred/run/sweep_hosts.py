@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ from tokred.run.sweep_plan import FullCost, Group
 from tokred.run.sweep_shapes import shapes_of
 from tokred.spec_text import split_outside_brackets
 
+Made = TypeVar("Made")
 KEPT_HOSTS = 2
 PERMISSION = "base.allow_untrained: true"
 
@@ -75,15 +77,7 @@ class Hosts:
         """
         spec, budget, allowed = seeded(reducer, seed), fields["budget"], fields["allow_untrained"]
         key = (_key(fields), spec, budget, allowed)
-        if key not in self._checked:
-            try:
-                self._checked[key] = _check(host_of(*_key(fields)), build(spec), budget, allowed)
-            except (ValueError, ImportError, OSError) as error:
-                self._checked[key] = ValueError(str(error))
-        found = self._checked[key]
-        if isinstance(found, ValueError):
-            raise found
-        return found
+        return remembered(self._checked, key, lambda: _check(host_of(*_key(fields)), build(spec), budget, allowed))
 
     def group(self, fields: dict[str, Any], clips: ClipSettings) -> Group:
         """The host and the clips of a point.
@@ -92,15 +86,7 @@ class Hosts:
             ValueError: one of them cannot be had.
         """
         key = (_key(fields), clips)
-        if key not in self._groups:
-            try:
-                self._groups[key] = _group(fields, host_of(*_key(fields)), clips)
-            except (ValueError, ImportError, OSError) as error:
-                self._groups[key] = ValueError(str(error))
-        found = self._groups[key]
-        if isinstance(found, ValueError):
-            raise found
-        return found
+        return remembered(self._groups, key, lambda: _group(fields, host_of(*_key(fields)), clips))
 
     def full(self, fields: dict[str, Any], reducer: str) -> FullCost:
         """What the fields of a point at full size cost, on shapes alone."""
@@ -108,6 +94,23 @@ class Hosts:
         if key not in self._full:
             self._full[key] = _full_cost(fields["backbone"], fields["num_classes"], reducer, fields["budget"])
         return self._full[key]
+
+
+def remembered(table: dict[Any, Made | ValueError], key: Any, make: Callable[[], Made]) -> Made:
+    """What is made for a key, once; a refusal is remembered like a result.
+
+    Raises:
+        ValueError: why it cannot be made.
+    """
+    if key not in table:
+        try:
+            table[key] = make()
+        except (ValueError, ImportError, OSError) as error:
+            table[key] = ValueError(str(error))
+    found = table[key]
+    if isinstance(found, ValueError):
+        raise found
+    return found
 
 
 def seeded(reducer: str, seed: int) -> str:

@@ -7,26 +7,21 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from tokred.run.train_part import Part
+from tokred.run.train_part import Part, PlainViT
 
 if TYPE_CHECKING:
     from tokred.run.train_spec import TrainSpec
 
 
-class ImageViTSpec(Part):
+class ImageViTSpec(PlainViT):
     """An image ViT with a class token (timm's ``VisionTransformer``)."""
 
     kind: Literal["vit"]
     patch_size: int = Field(4, ge=1)
-    dim: int = Field(96, ge=1)
     depth: int = Field(8, ge=1)
-    num_heads: int = Field(3, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
 
     @model_validator(mode="after")
-    def _divides(self) -> ImageViTSpec:
-        if self.dim % self.num_heads:
-            raise ValueError(f"num_heads = {self.num_heads} does not divide dim = {self.dim}")
+    def _has_positions(self) -> ImageViTSpec:
         if self.dim % 4:
             raise ValueError(f"dim = {self.dim} is no multiple of 4, as positions at the start need")
         return self
@@ -36,27 +31,12 @@ class ImageViTSpec(Part):
         """Frames per token."""
         return 1
 
-    @property
-    def stride(self) -> int:
-        """Pixels per side of a token of the last block."""
-        return self.patch_size
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """Widths of the tokens and of the features before the classifier."""
-        return self.dim, self.dim
-
-    @property
-    def auxiliary_stride(self) -> int:
-        """Pixels per side of a token."""
-        return self.patch_size
-
     def build(self, size: int, frames: int, classes: int) -> nn.Module:
         """The model, freshly initialised."""
         from tokred.backbones.image_vit import build_image_vit
         from tokred.run.train_image_start import mimetic
 
-        model = build_image_vit(img_size=size, num_classes=classes, **self.model_dump(exclude={"kind"}))
+        model = build_image_vit(img_size=size, num_classes=classes, **self.sizes)
         mimetic(model)
         return model
 

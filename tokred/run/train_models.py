@@ -8,52 +8,31 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from torch import nn
 
 from tokred.run.train_image_spec import ImageViTSpec
-from tokred.run.train_part import Part
+from tokred.run.train_part import Part, PlainViT
 
 
-class VideoViTSpec(Part):
-    """A video ViT in VideoMAE's layout (``tokred.backbones.videomae.VideoViT``)."""
+class PlainVideoViT(PlainViT):
+    """A ViT whose tokens are tubelets."""
 
-    kind: Literal["videomae_vit"] = "videomae_vit"
-    patch_size: int = Field(8, ge=1)
     tubelet_size: int = Field(2, ge=1)
-    dim: int = Field(96, ge=1)
-    depth: int = Field(9, ge=1)
-    num_heads: int = Field(3, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-    positions: Literal["flat", "grid", "learned"] = "grid"
-
-    @model_validator(mode="after")
-    def _divides(self) -> VideoViTSpec:
-        if self.dim % self.num_heads:
-            raise ValueError(f"num_heads = {self.num_heads} does not divide dim = {self.dim}")
-        return self
 
     @property
     def tubelet(self) -> int:
         """Frames per token."""
         return self.tubelet_size
 
-    @property
-    def stride(self) -> int:
-        """Pixels per side of a token of the last block."""
-        return self.patch_size
 
-    @property
-    def widths(self) -> tuple[int, int]:
-        """Widths of the tokens that auxiliary heads read and of the pooled features."""
-        return self.dim, self.dim
+class VideoViTSpec(PlainVideoViT):
+    """A video ViT in VideoMAE's layout (``tokred.backbones.videomae.VideoViT``)."""
 
-    @property
-    def auxiliary_stride(self) -> int:
-        """Pixels per side of a token that auxiliary heads read."""
-        return self.patch_size
+    kind: Literal["videomae_vit"] = "videomae_vit"
+    positions: Literal["flat", "grid", "learned"] = "grid"
 
     def build(self, size: int, frames: int, classes: int) -> nn.Module:
         """The model, freshly initialised."""
         from tokred.backbones.videomae import VideoViT
 
-        return VideoViT(img_size=size, frames=frames, num_classes=classes, **self.model_dump(exclude={"kind"}))
+        return VideoViT(img_size=size, frames=frames, num_classes=classes, **self.sizes)
 
 
 class VideoSwinSpec(Part):
@@ -112,49 +91,18 @@ class VideoSwinSpec(Part):
         return VideoSwin(img_size=size, frames=frames, num_classes=classes, patch_size=patch, **sizes)
 
 
-class ViViTSpec(Part):
+class ViViTSpec(PlainVideoViT):
     """A factorised ViViT (``tokred.backbones.vivit.ViViT``): a spatial model per tubelet, a temporal one on top."""
 
     kind: Literal["vivit"]
-    patch_size: int = Field(8, ge=1)
-    tubelet_size: int = Field(2, ge=1)
-    dim: int = Field(96, ge=1)
     depth: int = Field(6, ge=1)
     temporal_depth: int = Field(2, ge=1)
-    num_heads: int = Field(3, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-
-    @model_validator(mode="after")
-    def _divides(self) -> ViViTSpec:
-        if self.dim % self.num_heads:
-            raise ValueError(f"num_heads = {self.num_heads} does not divide dim = {self.dim}")
-        return self
-
-    @property
-    def tubelet(self) -> int:
-        """Frames per token."""
-        return self.tubelet_size
-
-    @property
-    def stride(self) -> int:
-        """Pixels per side of a token of the last block."""
-        return self.patch_size
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """Widths of the tokens that auxiliary heads read and of the pooled features."""
-        return self.dim, self.dim
-
-    @property
-    def auxiliary_stride(self) -> int:
-        """Pixels per side of a token that auxiliary heads read."""
-        return self.patch_size
 
     def build(self, size: int, frames: int, classes: int) -> nn.Module:
         """The model, freshly initialised."""
         from tokred.backbones.vivit import ViViT
 
-        return ViViT(img_size=size, frames=frames, num_classes=classes, **self.model_dump(exclude={"kind"}))
+        return ViViT(img_size=size, frames=frames, num_classes=classes, **self.sizes)
 
 
 KINDS: dict[str, type[VideoViTSpec | VideoSwinSpec | ViViTSpec | ImageViTSpec]] = {
