@@ -283,6 +283,8 @@ def test_a_module_without_a_dot_is_a_module(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "plainmodule.py").write_text(MINE)
     assert build("plainmodule:Mine:keep=0.25").spec == "plainmodule:Mine:keep=0.25"
+    assert registry.with_settings("plainmodule:Mine:keep=0.5", {"keep": 0.25}) == "plainmodule:Mine:keep=0.25"
+    assert split_specs("plainmodule:Mine,keep=0.25,sta") == ["plainmodule:Mine:keep=0.25", "sta"]
     with pytest.raises(RegistryError, match=r"json has no TokenReducer class 'loads'"):
         build("json:loads")
     with pytest.raises(RegistryError, match=r"there is no module 'nosuchmodule', and unknown method"):

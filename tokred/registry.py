@@ -140,23 +140,27 @@ def with_settings(spec: str, changes: Mapping[str, Any]) -> str:
     if len(split_outside_brackets(spec, "+")) > 1:
         raise RegistryError(f"{spec!r} is a composition: {', '.join(changes)} may belong to any of its parts")
     head, _, rest = spec.strip().partition(":")
-    if is_path(head):
+    if names_a_class(head, rest):
         name, _, rest = rest.partition(":")
         head = f"{head}:{name}"
     settings = {**parse_settings(rest, spec), **changes}
     return f"{head}:{','.join(f'{key}={spec_value(value)}' for key, value in settings.items())}"
 
 
+def names_a_class(head: str, rest: str) -> bool:
+    """Whether what stands before a spec's first colon is a module or a file, and a class name behind it."""
+    name = rest.partition(":")[0].strip()
+    return is_path(head) or (head.isidentifier() and name.isidentifier() and head not in list_methods())
+
+
 def _class_of(spec: str) -> tuple[type[TokenReducer], str]:
     """The class that one spec names, and its settings as written."""
     head, _, rest = spec.strip().partition(":")
-    name, _, settings = rest.partition(":")
-    if is_path(head):
+    if names_a_class(head, rest):
+        if not is_path(head) and importlib.util.find_spec(head) is None:
+            raise RegistryError(f"{spec!r}: there is no module {head!r}, and {_unknown(head)}")
+        name, _, settings = rest.partition(":")
         return _import_class(head, name.strip(), spec), settings
-    if name.strip().isidentifier() and head.isidentifier() and head not in list_methods():
-        if importlib.util.find_spec(head) is not None:
-            return _import_class(head, name.strip(), spec), settings
-        raise RegistryError(f"{spec!r}: there is no module {head!r}, and {_unknown(head)}")
     return get(head), rest
 
 

@@ -25,8 +25,7 @@ def split_specs(text: str) -> list[str]:
 
 def _has_settings(spec: str) -> bool:
     """Whether the last method of a spec already has settings, so that another follows a comma."""
-    last = split_outside_brackets(spec, "+")[-1]
-    return ":" in (last.partition(":")[2] if is_path(last.partition(":")[0]) else last)
+    return "=" in split_outside_brackets(spec, "+")[-1].partition(":")[2]
 
 
 def is_path(head: str) -> bool:

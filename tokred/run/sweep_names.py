@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tokred.backbones.zoo import UnknownBackbone, backbone_spec
-from tokred.registry import get, list_methods
+from tokred.registry import get, names_a_class
 from tokred.run.grid import reducer_text
 from tokred.run.measures import MEASURES
 from tokred.run.spec_file import did_you_mean
 from tokred.run.sweep_spec import Axis, SweepSpec
-from tokred.spec_text import RegistryError, is_path, parse_settings, spec_value, split_outside_brackets
+from tokred.spec_text import RegistryError, parse_settings, spec_value, split_outside_brackets
 
 
 def unknown_names(spec: SweepSpec) -> list[str]:
@@ -100,7 +100,7 @@ def _known(piece: str) -> tuple[str, dict[str, Any], list[str]] | None:
         RegistryError: an unknown method, or settings that cannot be read.
     """
     name, _, rest = piece.strip().partition(":")
-    if is_path(name) or (name not in list_methods() and rest.partition(":")[0].strip().isidentifier()):
+    if names_a_class(name, rest):
         return None
     allowed = list(inspect.signature(get(name).__init__).parameters)[1:]
     return name, parse_settings(rest, piece), allowed
