@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokred.attach import attach
 from tokred.backbones.geometry import Geometry
+from tokred.backbones.videomae import VideoViT
 from tokred.compose import compose
 from tokred.dry import dry_run
 from tokred.methods import (
@@ -200,3 +201,21 @@ def test_learned_parts_are_planned_wherever_their_parameters_are_and_stay_there(
     reducer.to(device, dtype)
     assert dry_run(reducer, BASE) == plan
     assert {(held.device.type, held.dtype) for held in reducer.parameters()} == {(device, dtype)}
+
+
+class OneMoreInTraining(TopK):
+    """Keeps other numbers of tokens while it trains."""
+
+    def reduce(self, tokens, probe, site):
+        scores = tokens.patches.sum(-1)
+        return keep_top(tokens, scores, site.left(tokens.patch_count) - int(self.training))
+
+
+def test_what_is_planned_is_what_inference_does() -> None:
+    reducer = OneMoreInTraining(keep=0.5)
+    assert reducer.training
+    host = VideoViT(img_size=16, frames=4, patch_size=8, dim=12, depth=3, num_heads=2, num_classes=3).eval()
+    plan = attach(host, reducer).plan
+    assert plan is not None
+    assert plan.final == attach(host, TopK(keep=0.5)).plan.final
+    assert not reducer.training, "as its host"

@@ -139,12 +139,22 @@ def with_settings(spec: str, changes: Mapping[str, Any]) -> str:
         return spec
     if len(split_outside_brackets(spec, "+")) > 1:
         raise RegistryError(f"{spec!r} is a composition: {', '.join(changes)} may belong to any of its parts")
+    head, settings = taken_apart(spec)
+    settings |= changes
+    return f"{head}:{','.join(f'{key}={spec_value(value)}' for key, value in settings.items())}"
+
+
+def taken_apart(spec: str) -> tuple[str, dict[str, Any]]:
+    """What names the method of one spec, and its settings as written; nothing is loaded.
+
+    Raises:
+        RegistryError: settings that cannot be read.
+    """
     head, _, rest = spec.strip().partition(":")
     if names_a_class(head, rest):
         name, _, rest = rest.partition(":")
         head = f"{head}:{name}"
-    settings = {**parse_settings(rest, spec), **changes}
-    return f"{head}:{','.join(f'{key}={spec_value(value)}' for key, value in settings.items())}"
+    return head, parse_settings(rest, spec)
 
 
 def names_a_class(head: str, rest: str) -> bool:

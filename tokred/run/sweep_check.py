@@ -10,7 +10,7 @@ from typing import Any
 
 from tokred.budget import macs_of, solve
 from tokred.data.opening import ALLOWED
-from tokred.registry import build, with_settings
+from tokred.registry import build, taken_apart, with_settings
 from tokred.run.clips import ClipSettings, open_clips
 from tokred.run.grid import KNOB, SEED, reducer_text
 from tokred.run.sweep_blame import UNKNOWN, Blame, Values
@@ -19,7 +19,7 @@ from tokred.run.sweep_names import is_unknown_backbone, understood
 from tokred.run.sweep_plan import Group
 from tokred.run.sweep_shapes import Shapes, shapes_of
 from tokred.run.sweep_spec import BaseSpec, Settled
-from tokred.spec_text import is_path, parse_settings, split_outside_brackets
+from tokred.spec_text import split_outside_brackets
 
 REFUSALS = (ValueError, ImportError, OSError)
 ABSENT = "no such file or folder"
@@ -269,11 +269,7 @@ def _taken_apart(reducer: str) -> tuple[str, dict[str, Any]]:
     known = understood(reducer)
     if known is None or len(split_outside_brackets(known, "+")) > 1:
         return reducer, {}
-    method, _, rest = known.strip().partition(":")
-    if is_path(method) or (rest and "=" not in rest.partition(":")[0]):  # MODULE:CLASS
-        name, _, rest = rest.partition(":")
-        method = f"{method}:{name}"
     try:
-        return method, parse_settings(rest, known)
+        return taken_apart(known)
     except ValueError:
         return reducer, {}
